@@ -3,7 +3,18 @@
  * are stored IPv4-mapped (::ffff:a.b.c.d). Sizes are asserted on both sides. Change it only together with ABI_VERSION. */
 #pragma once
 
+#include "headers/bpf.h"
+
 #define ABI_VERSION 1
+
+/* An IPv6 address, or an IPv4-mapped one. */
+struct address {
+	union {
+		__u8 bytes[16];
+		__u32 words[4];
+		__u64 halves[2];
+	};
+};
 
 /* Values of an entry of a media address's index (65,536 u32, one per port). */
 #define INDEX_OUTSIDE 0 /* port outside the media range: the packet is passed untouched */
@@ -46,7 +57,7 @@ struct record {
 	__u8 source[16];   /* the address packets must come from (ACCEPT_ADDR) */
 	__u8 to[16];	   /* destination address */
 	__u8 to_port[2];   /* destination port; 0: not known yet, drop */
-	__u8 reserved[2];
+	__u8 reserved[6];
 };
 _Static_assert(sizeof(struct record) == 64, "record");
 
@@ -98,3 +109,42 @@ struct daemon {
 	__u64 orphan_at; /* flows end after this time unless the daemon moves it on; ~0 never */
 	__u64 alive_until; /* after this time nothing is punted: nobody would answer */
 };
+
+#define EVENT_LEARNT 1 /* an endpoint was learnt */
+
+/* What the program tells the daemon. */
+struct event {
+	__u64 time; /* CLOCK_MONOTONIC, ns, coarse */
+	__u32 kind;
+	__u32 record; /* position in the record pool */
+	__u32 generation;
+	__u8 local_port[2];
+	__u8 remote_port[2];
+	__u8 local[16];
+	__u8 remote[16];
+};
+_Static_assert(sizeof(struct event) == 56, "event");
+
+/* Per CPU: how many events left in the current second (2^30 ns), and how many were suppressed or did not fit. */
+#define EVENTS_PER_SECOND 4096
+struct event_budget {
+	__u64 second;
+	__u64 used;
+	__u64 lost;
+};
+
+struct reason_count {
+	__u64 packets;
+	__u64 bytes; /* from the Ethernet header to the end of the IP packet; 0 where no IP header was read */
+};
+
+/* What the pinned maps are, checked before they are adopted. */
+struct meta {
+	__u32 abi;
+	__u32 records;
+	__u32 next_hops;
+	__u32 media;
+	__u64 netns; /* cookie of the network namespace to which the instance belongs */
+	__u64 reserved[5];
+};
+_Static_assert(sizeof(struct meta) == 64, "meta");

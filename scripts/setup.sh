@@ -44,7 +44,7 @@ check_go
 case "${1:-}" in
 build) ;;
 test)
-	packages sip-tester=sipp baresip-core=baresip nftables=nft tshark=tshark ||
+	packages sip-tester=sipp baresip-core=baresip nftables=nft tshark=tshark kamailio=kamailio ||
 		echo "setup: going on without them: the end-to-end tests that need them are skipped and say so" >&2
 	;;
 generate) packages clang-19=clang-19 llvm-19=llvm-strip-19 || fail "clang 19 is needed to compile the BPF programs" ;;

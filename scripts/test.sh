@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the tests. usage: scripts/test.sh short|long [go test flags]
-# What this machine cannot run is skipped, and listed at the end with its reason; TANDEM_REQUIRE=root,bpf,netns,sipp,baresip,nft,tshark
+# What this machine cannot run is skipped, and listed at the end with its reason; TANDEM_REQUIRE=root,bpf,netns,sipp,baresip,nft,tshark,kamailio
 # turns those skips into failures. As root everything but the tools is required from the start.
 set -uo pipefail
 cd "$(dirname "$0")/.."

@@ -26,7 +26,7 @@ type Status struct {
 	Draining      bool      `json:"draining" doc:"New calls are refused"`
 	Calls         int       `json:"calls" doc:"SIP calls, early ones included"`
 	Sessions      int       `json:"sessions" doc:"Media sessions"`
-	Ports         []Ports   `json:"ports" doc:"Port pairs of every media address"`
+	Ports         []Ports   `json:"ports" nullable:"false" doc:"Port pairs of every media address"`
 	// Forwarded counts packets by path: "xdp", "slow", "userspace".
 	Forwarded map[string]uint64 `json:"forwarded" doc:"Forwarded packets by path (xdp, slow, userspace)"`
 	Punted    map[string]uint64 `json:"punted" doc:"Packets given to the slow path, by reason"`
@@ -39,7 +39,7 @@ type Status struct {
 // Dataplane says what moves the packets.
 type Dataplane struct {
 	Name     string   `json:"name" doc:"xdp or userspace"`
-	Warnings []string `json:"warnings" doc:"What the operator should know about it"`
+	Warnings []string `json:"warnings" nullable:"false" doc:"What the operator should know about it"`
 }
 
 // Ports is the use of one media address's ports, in pairs of an RTP and an RTCP port.
@@ -53,7 +53,7 @@ type Ports struct {
 
 // Sessions is the answer of GET /v1/sessions, ordered by session id.
 type Sessions struct {
-	Sessions   []Session `json:"sessions"`
+	Sessions   []Session `json:"sessions" nullable:"false"`
 	NextCursor string    `json:"next_cursor,omitempty" doc:"Given as cursor, returns what follows; absent on the last page"`
 }
 
@@ -62,14 +62,14 @@ type Session struct {
 	ID         string  `json:"id"`
 	Generation uint32  `json:"generation"`
 	Call       *Call   `json:"call,omitempty" doc:"The SIP call that it belongs to, if any"`
-	Parties    []Party `json:"parties"`
+	Parties    []Party `json:"parties" nullable:"false"`
 }
 
 // Call is the signalling side of a session.
 type Call struct {
 	ID      string   `json:"id"`
 	State   string   `json:"state"`
-	CallIDs []string `json:"call_ids" doc:"SIP Call-ID of each leg, equal ones once"`
+	CallIDs []string `json:"call_ids" nullable:"false" doc:"SIP Call-ID of each leg, equal ones once"`
 	From    string   `json:"from" doc:"From URI of the call as it came in"`
 	To      string   `json:"to" doc:"To URI of the call as it came in"`
 	// TrunkIn is where the call came from, TrunkOut where it went.
@@ -85,8 +85,8 @@ type Party struct {
 	ID      string   `json:"id"`
 	Network string   `json:"network"`
 	Label   string   `json:"label,omitempty"`
-	Tags    []string `json:"tags"`
-	Streams []Stream `json:"streams"`
+	Tags    []string `json:"tags" nullable:"false"`
+	Streams []Stream `json:"streams" nullable:"false"`
 }
 
 // Stream is one m= line of a party.
@@ -97,10 +97,10 @@ type Stream struct {
 	Mode string `json:"mode"`
 	// Signalled is the RTP endpoint that the party's description names, routable or not; empty: none.
 	Signalled string   `json:"signalled"`
-	Accept    []string `json:"accept" doc:"Networks from which media is accepted; any: everything"`
+	Accept    []string `json:"accept" nullable:"false" doc:"Networks from which media is accepted; any: everything"`
 	Window    uint16   `json:"window" doc:"Number of the learning window"`
 	// Flows are the stream's local endpoints: what the party sends arrives there. None while the stream has no ports.
-	Flows []Flow `json:"flows"`
+	Flows []Flow `json:"flows" nullable:"false"`
 }
 
 // Flow is what arrives at one local endpoint.
@@ -120,7 +120,7 @@ type Flow struct {
 
 // Drops is the answer of GET /v1/drops: every reason for which a packet was dropped or given to the slow path, with its count.
 type Drops struct {
-	Reasons []Reason `json:"reasons"`
+	Reasons []Reason `json:"reasons" nullable:"false"`
 }
 
 // Reason is one named cause.

@@ -1,0 +1,220 @@
+//go:build ignore
+
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* The fast path: an XDP program that relays UDP media between the local endpoints of sessions, and the sk_lookup program that gives
+ * what it punts to the slow path's sockets. */
+#include "headers/bpf.h"
+#include "csum.h"
+#include "flow.h"
+#include "maps.h"
+#include "parse.h"
+#include "reason.h"
+#include "types.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+/* Keeps the types in the object, from which Go reads them. */
+const enum reason *unused_reason __attribute__((unused));
+const enum exit *unused_exit __attribute__((unused));
+const struct event *unused_event __attribute__((unused));
+
+/* accept checks who sends what, and returns GO_ON for a packet that counts as the party's media. */
+static __always_inline int accept(struct cursor *c, const struct packet *p, const struct record *r, __u32 position, struct flow *f,
+				  const struct daemon *d, __u64 now)
+{
+	enum payload payload;
+
+	if (r->accept == ACCEPT_ADDR) {
+		if (!same_address(&p->src, r->source))
+			return EXIT_SOURCE_MISMATCH;
+	} else if (r->accept != ACCEPT_OPEN) {
+		return EXIT_SOURCE_MISMATCH;
+	}
+	if (unlikely(p->special))
+		return punt(p->special, f, d, now);
+	if (r->action == ACTION_PUNT)
+		return punt(EXIT_PUNT_ACTION, f, d, now);
+	payload = classify(c, p, r);
+	if (payload == PAYLOAD_STUN)
+		return punt(EXIT_PUNT_STUN, f, d, now);
+	if (r->flags & RECORD_CHECK_RTP && payload != PAYLOAD_RTP)
+		return EXIT_MALFORMED_RTP;
+	if (r->accept == ACCEPT_OPEN)
+		return punt(EXIT_PUNT_LEARNING, f, d, now);
+	return learn(p, r, position, f, now);
+}
+
+/* rewrite makes the packet leave from our endpoint towards the record's destination. */
+static __always_inline void rewrite(const struct packet *p, const struct record *r, const struct next_hop *n, __u64 towards, __u64 via)
+{
+	struct eth_header *eth = p->eth;
+	struct ipv4_header *ip = p->ip;
+	struct udp_header *udp = p->udp;
+	__u32 src = ((const struct address *)n->from)->words[3];
+	__u32 dst = ((const struct address *)r->to)->words[3];
+	__u16 sport = *(const __u16 *)r->from_port;
+	__u16 dport = READ_ONCE(*(const __u16 *)r->to_port);
+	__u64 addresses, change;
+	__u16 checksum;
+
+	addresses = csum_replace32(csum_replace32(0, ip->src, src), ip->dst, dst);
+	if (udp->checksum) {
+		change = csum_replace16(csum_replace16(addresses, udp->src, sport), udp->dst, dport);
+		checksum = csum_apply(udp->checksum, change);
+		udp->checksum = checksum ? checksum : 0xffff;
+	}
+	change = csum_replace16(addresses, htons(ip->ttl << 8), htons((ip->ttl - 1) << 8));
+	ip->checksum = csum_apply(ip->checksum, change);
+	ip->ttl--;
+	ip->src = src;
+	ip->dst = dst;
+	udp->src = sport;
+	udp->dst = dport;
+	__builtin_memcpy(eth->dst, &towards, sizeof(eth->dst));
+	__builtin_memcpy(eth->src, &via, sizeof(eth->src));
+}
+
+/* send finds the way out and takes it. Nothing is written before every check has passed. */
+static __always_inline int send(struct xdp_md *ctx, const struct packet *p, const struct record *r, struct flow *f,
+				const struct daemon *d, __u64 now)
+{
+	const struct address *to = (const struct address *)r->to;
+	__u32 position = r->next_hop;
+	struct next_hop *n;
+	__u64 towards, via;
+	__u32 ifindex;
+	int exit = EXIT_FORWARDED_TX;
+
+	if (!READ_ONCE(*(const __u16 *)r->to_port) || !(to->halves[0] | to->halves[1]))
+		return EXIT_NO_DESTINATION;
+	if (to->halves[0] || to->words[2] != htonl(0xffff))
+		return punt(EXIT_PUNT_IPV6, f, d, now);
+	n = position ? bpf_map_lookup_elem(&next_hops, &position) : NULL;
+	if (!n)
+		return punt(EXIT_PUNT_NO_NEXT_HOP, f, d, now);
+	/* Each of the two words is replaced at once. */
+	towards = READ_ONCE(*(const __u64 *)n->dmac);
+	via = READ_ONCE(*(const __u64 *)n->smac);
+	if (!((const __u8 *)&towards)[6])
+		return punt(EXIT_PUNT_NO_NEXT_HOP, f, d, now);
+	if (((const __u8 *)&towards)[7])
+		return punt(EXIT_PUNT_VLAN, f, d, now);
+	if (p->ip_length > ((const __u16 *)&via)[3])
+		return punt(EXIT_PUNT_MTU, f, d, now);
+	if (p->ip->ttl <= 1)
+		return EXIT_TTL_EXPIRED;
+	ifindex = n->ifindex;
+	if (ifindex != ctx->ingress_ifindex) {
+		exit = EXIT_FORWARDED_REDIRECT;
+		if (bpf_redirect_map(&devices, ifindex, 0) != XDP_REDIRECT)
+			return punt(EXIT_PUNT_NO_NEXT_HOP, f, d, now);
+	}
+	rewrite(p, r, n, towards, via);
+	count_forwarded(f, p);
+	return exit;
+}
+
+/* relay is the life of a packet. It returns an exit. */
+static __always_inline int relay(struct xdp_md *ctx, struct packet *p)
+{
+	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	__u32 zero = 0, position;
+	struct record *record;
+	struct daemon *d;
+	struct role *rights;
+	struct flow *f;
+	__u64 now;
+	int exit;
+
+	exit = parse(&c, p);
+	if (exit)
+		return exit;
+	if (unlikely(!p->udp)) {
+		/* The kernel puts it together with its first fragment, or drops it. */
+		return bpf_map_lookup_elem(&media, &p->dst) ? EXIT_PUNT_FRAGMENT : EXIT_PASS_OTHER_ADDRESS;
+	}
+	position = index_of(&p->dst, ntohs(p->udp->dst));
+	if (position == INDEX_NO_MEDIA)
+		return EXIT_PASS_OTHER_ADDRESS;
+	if (position == INDEX_OUTSIDE)
+		return EXIT_PASS_OUTSIDE_RANGE;
+	if (position < INDEX_FIRST)
+		return EXIT_NO_SESSION;
+	record = bpf_map_lookup_elem(&records, &position);
+	if (!record)
+		return EXIT_INVALID_RECORD;
+	f = bpf_map_lookup_elem(&flows, &record->flow);
+	rights = bpf_map_lookup_elem(&role, &zero);
+	d = bpf_map_lookup_elem(&daemon, &zero);
+	if (!f || !rights || !d)
+		return EXIT_INVALID_RECORD;
+	now = bpf_ktime_get_coarse_ns();
+	if (now >= READ_ONCE(rights->forward_until))
+		return EXIT_NO_RIGHT;
+	if (now >= READ_ONCE(d->orphan_at))
+		return EXIT_ORPHANED;
+	if (record->action == ACTION_BLOCK)
+		return EXIT_BLOCKED;
+	if (record->action < ACTION_FORWARD || record->action > ACTION_PUNT)
+		return EXIT_INVALID_RECORD;
+	if (p->malformed)
+		return EXIT_MALFORMED;
+	exit = accept(&c, p, record, position, f, d, now);
+	if (exit)
+		return exit;
+	saw(f, now);
+	if (record->action == ACTION_HOLD)
+		return EXIT_HELD;
+	return send(ctx, p, record, f, d, now);
+}
+
+static __always_inline int leave(int exit, const struct packet *p)
+{
+	__u32 reason = reason_of(exit);
+	struct reason_count *count = bpf_map_lookup_elem(&reasons, &reason);
+	int verdict = verdict_of(exit);
+
+	if (count) {
+		count->packets++;
+		count->bytes += p->bytes;
+	}
+	return verdict == VERDICT_PUNT ? XDP_PASS : verdict;
+}
+
+SEC("xdp")
+int tandem_relay(struct xdp_md *ctx)
+{
+	struct packet p = {};
+
+	return leave(relay(ctx, &p), &p);
+}
+
+/* Steers what arrives in the media range to the slow path's sockets: one group of sockets for all ports. */
+SEC("sk_lookup")
+int tandem_steer(struct bpf_sk_lookup *ctx)
+{
+	struct address local;
+	__u32 slot;
+	void *sock;
+	long refused;
+
+	if (ctx->protocol != PROTOCOL_UDP)
+		return SK_PASS;
+	if (ctx->family == 2)
+		local = mapped(ctx->local_ip4);
+	else
+		local = (struct address){.words = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
+	switch (index_of(&local, ctx->local_port)) {
+	case INDEX_NO_MEDIA:
+	case INDEX_OUTSIDE:
+		return SK_PASS;
+	}
+	/* All packets of one local port go to one socket, in order. The pair of a stream shares it. */
+	slot = (ctx->local_port >> 1) % STEER_SLOTS;
+	sock = bpf_map_lookup_elem(&steer, &slot);
+	if (!sock)
+		return SK_DROP;
+	refused = bpf_sk_assign(ctx, sock, 0);
+	bpf_sk_release(sock);
+	return refused ? SK_DROP : SK_PASS;
+}

@@ -1,0 +1,134 @@
+package lifecycle
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func instanceDir(t *testing.T) string {
+	dir := filepath.Join(t.TempDir(), "run", "edge")
+	if err := PrepareDir(dir); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestLockIsHeldByOne(t *testing.T) {
+	dir := instanceDir(t)
+	if _, held, err := Held(dir); held || err != nil {
+		t.Fatalf("a new directory is held: %v %v", held, err)
+	}
+	owner := Owner{PID: 4711, Socket: "/run/x", Started: time.Now().Round(0)}
+	lock, err := Acquire(dir, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Acquire(dir, Owner{PID: 2})
+	var running *RunningError
+	if !errors.As(err, &running) || running.Owner.PID != 4711 || running.Instance != "edge" {
+		t.Fatalf("second acquire: %v", err)
+	}
+	got, held, err := Held(dir)
+	if err != nil || !held || got.PID != 4711 || got.Socket != "/run/x" || !got.Started.Equal(owner.Started) {
+		t.Fatalf("held: %+v %v %v", got, held, err)
+	}
+	all, err := Instances(filepath.Dir(dir))
+	if err != nil || len(all) != 1 || all["edge"].PID != 4711 {
+		t.Fatalf("instances: %v %v", all, err)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if _, held, err := Held(dir); held || err != nil {
+		t.Fatalf("held after release: %v %v", held, err)
+	}
+	if all, err := Instances(filepath.Dir(dir)); err != nil || len(all) != 0 {
+		t.Fatalf("instances after release: %v %v", all, err)
+	}
+	lock, err = Acquire(dir, Owner{PID: 1})
+	if err != nil {
+		t.Fatalf("acquire after release: %v", err)
+	}
+	if got, _, _ := Held(dir); got.PID != 1 {
+		t.Fatalf("the new owner is shorter than the old one and must replace it: %+v", got)
+	}
+	if err := lock.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Fatalf("directory after remove: %v", err)
+	}
+}
+
+// A process that opened the lock file before it was removed must not believe to hold the instance.
+func TestLockOfRemovedFile(t *testing.T) {
+	dir := instanceDir(t)
+	old, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if same, err := stillThere(old, filepath.Join(dir, lockFile)); !same || err != nil {
+		t.Fatalf("the file is there: %v %v", same, err)
+	}
+	if err := os.Remove(filepath.Join(dir, lockFile)); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := stillThere(old, filepath.Join(dir, lockFile)); same || err != nil {
+		t.Fatalf("the file was removed: %v %v", same, err)
+	}
+	lock, err := Acquire(dir, Owner{PID: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	if same, err := stillThere(old, filepath.Join(dir, lockFile)); same || err != nil {
+		t.Fatalf("another file has the name: %v %v", same, err)
+	}
+}
+
+func TestInstancesWithoutBase(t *testing.T) {
+	if all, err := Instances(filepath.Join(t.TempDir(), "none")); err != nil || len(all) != 0 {
+		t.Errorf("got %v %v", all, err)
+	}
+}
+
+func TestPrepareDir(t *testing.T) {
+	cases := []struct {
+		name    string
+		prepare func(base string) error
+		ok      bool
+	}{
+		{"nothing there", func(string) error { return nil }, true},
+		{"a base of ours", func(base string) error { return os.Mkdir(base, 0o700) }, true},
+		{"a base that everybody can write to", func(base string) error {
+			if err := os.Mkdir(base, 0o700); err != nil {
+				return err
+			}
+			return os.Chmod(base, 0o777)
+		}, false},
+		{"a base that is a link to elsewhere", func(base string) error { return os.Symlink(os.TempDir(), base) }, false},
+		{"a base that is a file", func(base string) error { return os.WriteFile(base, nil, 0o600) }, false},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			base := filepath.Join(t.TempDir(), "run")
+			if err := c.prepare(base); err != nil {
+				t.Fatal(err)
+			}
+			dir := filepath.Join(base, "edge")
+			if err := PrepareDir(dir); (err == nil) != c.ok {
+				t.Fatalf("got %v, want ok=%v", err, c.ok)
+			}
+			if !c.ok {
+				return
+			}
+			if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&^0o750 != 0 {
+				t.Errorf("mode %v %v", info.Mode(), err)
+			}
+		})
+	}
+}

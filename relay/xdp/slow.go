@@ -1,0 +1,225 @@
+package xdp
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	"github.com/tandem-relay/tandem/bpf"
+	"github.com/tandem-relay/tandem/relay"
+	"github.com/tandem-relay/tandem/relay/slowpath"
+)
+
+// maxHairpin is how many sessions of ours a packet may pass in a row before it counts as a loop.
+const maxHairpin = 3
+
+// outcome is what became of a packet in the slow path.
+type outcome int
+
+const (
+	slowForwarded outcome = iota
+	slowNoSession
+	slowNoRight
+	slowBlocked
+	slowSourceMismatch
+	slowMalformedRTP
+	slowHeld
+	slowNoDestination
+	slowForeignRoute
+	slowLoop
+	slowSendFailed
+	outcomes
+)
+
+type outcomeText struct{ name, verdict, help string }
+
+func (o outcome) text() outcomeText {
+	return [outcomes]outcomeText{
+		slowForwarded:      {"slow_forwarded", bpf.VerdictForward, "relayed by the slow path"},
+		slowNoSession:      {"slow_no_session", bpf.VerdictDrop, "reached the slow path, but no session has this port"},
+		slowNoRight:        {"slow_no_right", bpf.VerdictDrop, "slow path: this box has no right to forward now"},
+		slowBlocked:        {"slow_blocked", bpf.VerdictDrop, "slow path: the stream is blocked"},
+		slowSourceMismatch: {"slow_source_mismatch", bpf.VerdictDrop, "slow path: not from the party's address and port"},
+		slowMalformedRTP:   {"slow_malformed_rtp", bpf.VerdictDrop, "slow path: neither RTP nor RTCP on a stream that carries only these"},
+		slowHeld:           {"slow_held", bpf.VerdictDrop, "slow path: the stream is on hold"},
+		slowNoDestination:  {"slow_no_destination", bpf.VerdictDrop, "slow path: the other side's address is not known yet"},
+		slowForeignRoute:   {"slow_foreign_route", bpf.VerdictDrop, "slow path: the route to the party leaves by an interface of another network"},
+		slowLoop:           {"slow_loop", bpf.VerdictDrop, "slow path: sessions send to one another in a circle"},
+		slowSendFailed:     {"slow_send_failed", bpf.VerdictDrop, "slow path: the kernel did not take the packet"},
+	}[o]
+}
+
+// tally counts packets and the bytes of their frames.
+type tally struct{ packets, bytes atomic.Uint64 }
+
+// leg is one way out for a packet.
+type leg struct {
+	from, to netip.AddrPort
+	foreign  bool
+}
+
+// handle is the slow path's handler. It may be called concurrently.
+func (p *Plane) handle(packet slowpath.Packet) {
+	if p.selftest.took(packet.Payload) {
+		return
+	}
+	p.deliver(packet, 0)
+}
+
+// deliver relays a packet under the rules that the program applies, and learns where the program may not.
+func (p *Plane) deliver(packet slowpath.Packet, depth int) {
+	if depth > maxHairpin {
+		p.count(slowLoop, len(packet.Payload))
+		return
+	}
+	kind := classify(packet.Payload)
+	for {
+		e, legs, learn, drop := p.judge(packet, kind)
+		if drop != slowForwarded {
+			p.count(drop, len(packet.Payload))
+			return
+		}
+		if learn {
+			accepted, found := p.claimed(e, packet.Remote)
+			switch {
+			case !found:
+				continue // replaced meanwhile: judge it by the new record
+			case !accepted:
+				p.count(slowSourceMismatch, len(packet.Payload))
+				return
+			}
+		}
+		p.send(e, legs, packet, kind, depth)
+		if learn {
+			p.noticed(e.record.Local)
+		}
+		return
+	}
+}
+
+// judge decides on a packet: whose it is, where it goes, whether its source is still to be learnt, or why it is dropped.
+func (p *Plane) judge(packet slowpath.Packet, kind payload) (e *endpoint, legs []leg, learn bool, drop outcome) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return nil, nil, false, slowNoSession
+	}
+	e = p.endpoints[packet.Local]
+	switch {
+	case e == nil || e.session == nil:
+		return nil, nil, false, slowNoSession
+	case bpf.Now() >= p.maps.Role().ForwardUntil:
+		return nil, nil, false, slowNoRight
+	case e.record.Action == relay.Block:
+		return nil, nil, false, slowBlocked
+	}
+	if learnt := p.learnt(e); learnt.IsValid() {
+		if learnt != packet.Remote {
+			return nil, nil, false, slowSourceMismatch
+		}
+	} else {
+		if !e.record.Accept.Contains(packet.Remote.Addr()) {
+			return nil, nil, false, slowSourceMismatch
+		}
+		// STUN says who asks, not where media will come from.
+		learn = kind != payloadSTUN
+	}
+	if e.record.CheckRTP && kind != payloadSTUN && !kind.isRTP(e.record.Component) {
+		return nil, nil, false, slowMalformedRTP
+	}
+	if e.record.Action == relay.Hold {
+		return e, nil, learn, slowForwarded
+	}
+	return e, p.legs(e), learn, slowForwarded
+}
+
+// legs says where packets of e go now.
+func (p *Plane) legs(e *endpoint) []leg {
+	legs := make([]leg, 0, 1)
+	for i := range e.record.Outputs {
+		out := &e.record.Outputs[i]
+		l := leg{from: out.From, to: out.To}
+		if sink := e.session.endpoint(out.From); sink != nil {
+			if learnt := p.learnt(sink); learnt.IsValid() {
+				l.to = learnt
+			}
+		}
+		if !l.to.IsValid() {
+			continue
+		}
+		if t := e.targets[i]; t != nil {
+			l.foreign = p.hops.foreign(t)
+		}
+		legs = append(legs, l)
+	}
+	return legs
+}
+
+func (p *Plane) send(e *endpoint, legs []leg, packet slowpath.Packet, kind payload, depth int) {
+	size := len(packet.Payload)
+	why := p.whyPunted(e, kind)
+	forwarded := false
+	for _, l := range legs {
+		switch {
+		case p.isMedia(l.to):
+			// The party is behind another session of ours: no need to go through the kernel.
+			forwarded = true
+			p.deliver(slowpath.Packet{Local: l.to, Remote: l.from, TOS: packet.TOS, Payload: packet.Payload}, depth+1)
+		case l.foreign:
+			p.count(slowForeignRoute, size)
+		default:
+			if err := p.slow.Send(l.from, l.to, packet.TOS, packet.Payload); err != nil {
+				p.count(slowSendFailed, size)
+				continue
+			}
+			forwarded = true
+		}
+	}
+	switch {
+	case forwarded:
+		p.count(slowForwarded, size)
+	case e.record.Action == relay.Hold:
+		p.count(slowHeld, size)
+	case len(legs) == 0:
+		p.count(slowNoDestination, size)
+	}
+	c := e.counts()
+	now := bpf.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.firstSeen == 0 {
+		c.firstSeen = now
+	}
+	c.lastSeen = now
+	if forwarded {
+		c.packets++
+		c.bytes += uint64(size)
+	}
+	if c.punted == nil {
+		c.punted = make(map[string]uint64)
+	}
+	c.punted[why]++
+}
+
+// whyPunted names the reason for which the program most likely gave a packet to the slow path: what it noted last.
+func (p *Plane) whyPunted(e *endpoint, kind payload) string {
+	if kind == payloadSTUN {
+		return bpf.ReasonPuntSTUN.String()
+	}
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return "other"
+	}
+	if why := p.maps.Flow(e.flow).PuntReason; why != bpf.ReasonNone {
+		return why.String()
+	}
+	return "other" // it did not come through the program: from this host, or an interface of no network
+}
+
+// frameOverhead is what stands before the payload of a UDP packet over IPv4 and Ethernet.
+const frameOverhead = 14 + 20 + 8
+
+func (p *Plane) count(o outcome, size int) {
+	p.tallies[o].packets.Add(1)
+	p.tallies[o].bytes.Add(uint64(size + frameOverhead))
+}

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# The figures of the README on this machine: the XDP program per packet, and the demo with 100 calls on both data planes in one run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(id -u)" = 0 ] || { echo "bench: loading XDP programs and making namespaces needs root" >&2; exit 1; }
+runs=${RUNS:-5}
+
+field() { tr -d '\n' | sed -n "s/.*\"$1\": *\([^,}]*\).*/\1/p"; }
+median() { sort -n | awk '{ v[NR] = $1 } END { printf "%s (%s to %s)", v[int((NR + 1) / 2)], v[1], v[NR] }'; }
+
+printf 'machine: %s, %s cores, Linux %s\n' "$(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)" "$(nproc)" "$(uname -r)"
+printf '\nXDP program by test-run, above an empty program under the same harness; median of %s runs (smallest to largest), ns per packet\n' "$runs"
+for sessions in 1 4096 262144; do
+	for _ in $(seq "$runs"); do build/tandem-bench xdp --sessions "$sessions" --json; done >build/bench.json
+	printf '  %7s sessions: %s\n' "$sessions" "$(grep -o '"ns_per_packet": *[0-9.]*' build/bench.json | awk '{ print $2 }' | median)"
+done
+
+printf '\n100 calls at once, 10 s, one run after the other\n'
+for plane in xdp userspace; do
+	build/tandem demo --dataplane "$plane" --calls 100 --seconds 10 --json >build/bench.json || echo "  ($plane: the demo was not content)"
+	printf '  %-9s sent %s, lost %s, audio intact %s, added latency p50 %s us, p99 %s us\n' "$plane" \
+		"$(field packets_sent <build/bench.json)" "$(field lost <build/bench.json)" "$(field audio_intact <build/bench.json)" \
+		"$(field latency_us_p50 <build/bench.json)" "$(field latency_us_p99 <build/bench.json)"
+done
+rm -f build/bench.json
