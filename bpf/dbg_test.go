@@ -1,23 +1,24 @@
 package bpf
 
 import (
-	"os/exec"
+	"errors"
+	"fmt"
 	"testing"
 
-	"github.com/tandem-relay/tandem/bench/lab"
+	"github.com/cilium/ebpf"
 )
 
 func TestDbg(t *testing.T) {
-	for _, r := range []lab.Reception{lab.GRO, lab.XDPPass, lab.Bare} {
-		tandem, peer := cable(t, r)
-		index, _ := tandem.Ifindex("eth0")
-		mac, _ := tandem.MAC("eth0")
-		tandem.Do(func() error { t.Log(ProveEgress(uint32(index), mac)); return nil })
-		for _, ns := range []*lab.Namespace{tandem, peer} {
-			o, _ := ns.Run(exec.Command("ip", "-s", "-s", "link", "show", "eth0"))
-			t.Log(o)
-			o, _ = ns.Run(exec.Command("sh", "-c", "cat /proc/net/dev; cat /proc/net/softnet_stat"))
-			t.Log(o)
+	spec, _ := specification(64)
+	delete(spec.Programs, "tandem_steer")
+	_, err := ebpf.NewCollection(spec)
+	var ve *ebpf.VerifierError
+	if errors.As(err, &ve) {
+		s := fmt.Sprintf("%+v", ve)
+		if len(s) > 9000 {
+			s = s[len(s)-9000:]
 		}
+		t.Log(s)
 	}
+	t.Log(err)
 }

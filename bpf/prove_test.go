@@ -52,6 +52,14 @@ func TestProveEgress(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			plane, _, err := openIn(tandem, Options{Root: require.PinDir(t), Records: 64})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer plane.Release()
+			if err := tandem.Do(func() error { return plane.Attach(index, "eth0", ModeNative) }); err != nil {
+				t.Fatal(err)
+			}
 			start := time.Now()
 			err = tandem.Do(func() error { return ProveEgress(uint32(index), mac) })
 			t.Logf("%v after %v", err, time.Since(start).Round(time.Millisecond))
@@ -60,4 +68,12 @@ func TestProveEgress(t *testing.T) {
 			}
 		})
 	}
+}
+
+func openIn(ns *lab.Namespace, o Options) (p *Plane, adopted bool, err error) {
+	err = ns.Do(func() error {
+		p, adopted, err = Open(o)
+		return err
+	})
+	return p, adopted, err
 }

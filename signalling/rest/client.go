@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -123,7 +124,7 @@ func refusal(status int, answer []byte) error {
 	}
 	err := fmt.Errorf("daemon answers %d: %s", status, p.Detail)
 	for _, e := range p.Errors {
-		err = fmt.Errorf("%w; %s %s", err, e.Location, e.Message)
+		err = fmt.Errorf("%w; %s", err, strings.TrimSpace(e.Location+" "+e.Message))
 	}
 	return err
 }

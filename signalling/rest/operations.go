@@ -12,11 +12,8 @@ import (
 	"github.com/tandem-relay/tandem/relay"
 )
 
-// The sizes of a page of sessions.
-const (
-	defaultPage = 500
-	maxPage     = 5000
-)
+// maxPage is the largest page of sessions; it stands in the tag of page.Limit too.
+const maxPage = 5000
 
 // body is an answer with a JSON body.
 type body[T any] struct{ Body T }
