@@ -17,6 +17,9 @@ import (
 // receiveBuffer is what a sink asks of its socket: seconds of a stream, so that a busy machine does not look like a lossy one.
 const receiveBuffer = 1 << 20
 
+// prompt is an arrival that no freeze has delayed, even if the freeze has ended meanwhile.
+const prompt = 10 * time.Millisecond
+
 // Sink receives the packets of one source and checks each of them, byte by byte.
 type Sink struct {
 	source *Source
@@ -42,7 +45,7 @@ type Report struct {
 	Strange    uint64 `json:"strange"`   // not of this stream at all
 	// Overrun packets reached the sink's own socket and found its buffer full. They are among the lost ones.
 	Overrun uint64 `json:"overrun"`
-	// FrozenSent and FrozenReceived count packets that were sent while the freeze lasted.
+	// FrozenSent packets were sent while the freeze lasted, and FrozenReceived of them did not wait for its end.
 	FrozenSent     uint64 `json:"sent_while_stopped"`
 	FrozenReceived uint64 `json:"received_while_stopped"`
 	// JitterMS is the interarrival jitter of RFC 3550 section 6.4.1, in milliseconds.
@@ -161,7 +164,7 @@ func (s *Sink) measure(n uint64, at int64) {
 	if s.source.Sent()-n <= sentRing {
 		sent := s.source.sentAt[n%sentRing].Load()
 		s.latency.Add(time.Duration(at - sent))
-		if s.source.freeze.covers(sent) {
+		if s.source.freeze.covers(sent) && (s.source.freeze.covers(at) || at-sent < int64(prompt)) {
 			s.report.FrozenReceived++
 		}
 	}

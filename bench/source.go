@@ -81,14 +81,19 @@ func (s *Source) appendPacket(b []byte, n uint64) []byte {
 func (s *Source) send(conn *net.UDPConn, to netip.AddrPort, buf []byte) {
 	n := s.sent.Load()
 	packet := s.appendPacket(buf[:0], n)
-	now := time.Now().UnixNano()
+	s.stamp(time.Now().UnixNano())
+	if _, err := conn.WriteToUDPAddrPort(packet, to); err != nil {
+		s.errors.Add(1)
+	}
+}
+
+// stamp notes when the next packet is sent, just before it is.
+func (s *Source) stamp(now int64) {
+	n := s.sent.Load()
 	s.sentAt[n%sentRing].Store(now)
 	s.sent.Store(n + 1)
 	if s.freeze.covers(now) {
 		s.frozen.Add(1)
-	}
-	if _, err := conn.WriteToUDPAddrPort(packet, to); err != nil {
-		s.errors.Add(1)
 	}
 }
 

@@ -242,6 +242,35 @@ func TestPacer(t *testing.T) {
 	}
 }
 
+// TestFreeze holds packets back the way a stopped relay does.
+func TestFreeze(t *testing.T) {
+	const ms = int64(time.Millisecond)
+	freeze := new(Freeze)
+	freeze.begin.Store(100 * ms)
+	freeze.end.Store(200 * ms)
+	tests := []struct {
+		name           string
+		sent, arrived  int64
+		frozen, prompt uint64
+	}{
+		{"before", 90 * ms, 91 * ms, 0, 0},
+		{"in time", 120 * ms, 121 * ms, 1, 1},
+		{"slow but in time", 120 * ms, 199 * ms, 1, 1},
+		{"kept until the end", 120 * ms, 201 * ms, 1, 0},
+		{"on its way at the end", 199 * ms, 201 * ms, 1, 1},
+		{"after", 200 * ms, 300 * ms, 0, 0},
+	}
+	for _, test := range tests {
+		source := NewSource(speech.Caller(), 0, freeze)
+		sink := &Sink{source: source, conn: listen(t)}
+		source.stamp(test.sent)
+		sink.take(source.appendPacket(nil, 0), test.arrived)
+		if r := sink.Report(); r.FrozenSent != test.frozen || r.FrozenReceived != test.prompt {
+			t.Errorf("%s: %d sent and %d received while frozen, want %d and %d", test.name, r.FrozenSent, r.FrozenReceived, test.frozen, test.prompt)
+		}
+	}
+}
+
 // TestMeasure feeds arrival times by hand.
 func TestMeasure(t *testing.T) {
 	tests := []struct {

@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,11 +45,11 @@ func (p *Plane) Events(ctx context.Context, f func(Event)) error {
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
 		}
-		var e relayEvent
-		if _, err := binary.Decode(raw.RawSample, binary.NativeEndian, &e); err != nil {
-			return fmt.Errorf("decode event of %d bytes: %w", len(raw.RawSample), err)
+		e, err := decodeEvent(raw.RawSample)
+		if err != nil {
+			return err
 		}
-		f(fromEvent(e))
+		f(e)
 	}
 }
 

@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"unsafe"
 )
@@ -88,7 +89,11 @@ func fromNextHop(n relayNextHop) NextHop {
 	}
 }
 
-func fromEvent(e relayEvent) Event {
+func decodeEvent(raw []byte) (Event, error) {
+	var e relayEvent
+	if _, err := binary.Decode(raw, binary.NativeEndian, &e); err != nil {
+		return Event{}, fmt.Errorf("decode event of %d bytes: %w", len(raw), err)
+	}
 	return Event{
 		Kind:       EventKind(e.Kind),
 		Record:     e.Record,
@@ -96,7 +101,7 @@ func fromEvent(e relayEvent) Event {
 		Local:      netip.AddrPortFrom(fromAddress(e.Local), fromPort(e.LocalPort)),
 		Remote:     netip.AddrPortFrom(fromAddress(e.Remote), fromPort(e.RemotePort)),
 		Time:       e.Time,
-	}
+	}, nil
 }
 
 const latchLearnt = 1 << 32

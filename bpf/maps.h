@@ -9,7 +9,12 @@
 #define PORTS 65536
 #define STEER_SLOTS 16
 
-/* media address -> one u32 per port */
+/* One value, because the kernel would pad each of many to 8 bytes. */
+struct index {
+	__u32 entries[PORTS];
+};
+
+/* media address -> its index */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
 	__uint(max_entries, 256);
@@ -17,10 +22,10 @@ struct {
 	__type(value, __u32);
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(max_entries, PORTS);
+		__uint(max_entries, 1);
 		__uint(map_flags, BPF_F_MMAPABLE);
 		__type(key, __u32);
-		__type(value, __u32);
+		__type(value, struct index);
 	});
 } media SEC(".maps");
 
@@ -108,13 +113,14 @@ struct {
 
 /* index_of returns the entry of a local endpoint in its media address's index, INDEX_NO_MEDIA if there is no such address. */
 #define INDEX_NO_MEDIA 0xffffffff
-static __always_inline __u32 index_of(const struct address *local, __u32 port)
+static __always_inline __u32 index_of(const struct address *local, __u16 port)
 {
-	void *index = bpf_map_lookup_elem(&media, local);
-	__u32 *entry;
+	void *inner = bpf_map_lookup_elem(&media, local);
+	struct index *index;
+	__u32 zero = 0;
 
-	if (!index)
+	if (!inner)
 		return INDEX_NO_MEDIA;
-	entry = bpf_map_lookup_elem(index, &port);
-	return entry ? READ_ONCE(*entry) : INDEX_OUTSIDE;
+	index = bpf_map_lookup_elem(inner, &zero);
+	return index ? READ_ONCE(index->entries[port]) : INDEX_OUTSIDE;
 }

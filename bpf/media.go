@@ -22,13 +22,16 @@ const (
 // PortRange is a range of ports, both ends included.
 type PortRange struct{ First, Last uint16 }
 
-// index is the index of one media address: an entry per port.
+// index is the index of one media address.
 type index struct {
-	object  *ebpf.Map
-	entries *table[uint32]
+	object *ebpf.Map
+	memory *table[relayIndex]
 }
 
-func (x *index) close() error { return errors.Join(x.entries.close(), x.object.Close()) }
+func (x *index) close() error { return errors.Join(x.memory.close(), x.object.Close()) }
+
+// entries has one entry per port.
+func (x *index) entries() *[65536]uint32 { return &x.memory.slots[0].Entries }
 
 func (p *Plane) pinOfIndex(addr netip.Addr) string {
 	b := toAddress(addr)
@@ -36,11 +39,11 @@ func (p *Plane) pinOfIndex(addr netip.Addr) string {
 }
 
 func newIndex(m *ebpf.Map) (*index, error) {
-	entries, err := mapTable[uint32](m)
+	memory, err := mapTable[relayIndex](m)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
-	return &index{object: m, entries: entries}, nil
+	return &index{object: m, memory: memory}, nil
 }
 
 // OpenMedia makes addr a media address with the given port ranges, or changes the ranges of one that is. Entries that hold a record keep it,
@@ -62,7 +65,7 @@ func (p *Plane) OpenMedia(addr netip.Addr, ranges ...PortRange) error {
 			return fmt.Errorf("open media address %s: %w", addr, err)
 		}
 	}
-	inside := make([]bool, len(x.entries.slots))
+	inside := make([]bool, len(x.entries()))
 	for _, r := range ranges {
 		for port := int(r.First); port <= int(r.Last); port++ {
 			inside[port] = true
@@ -73,7 +76,7 @@ func (p *Plane) OpenMedia(addr netip.Addr, ranges ...PortRange) error {
 		if inside[port] {
 			want = IndexEmpty
 		}
-		entry := &x.entries.slots[port]
+		entry := &x.entries()[port]
 		if v := atomic.LoadUint32(entry); v < FirstRecord && v != want {
 			atomic.StoreUint32(entry, want)
 		}
@@ -135,7 +138,7 @@ func (p *Plane) Index(local netip.AddrPort) uint32 {
 	if !ok {
 		return IndexOutside
 	}
-	return atomic.LoadUint32(&x.entries.slots[local.Port()])
+	return atomic.LoadUint32(&x.entries()[local.Port()])
 }
 
 // SetIndex replaces the entry of a local endpoint by one atomic store, after which packets see what was written before it.
@@ -149,7 +152,7 @@ func (p *Plane) SetIndex(local netip.AddrPort, v uint32) error {
 	if v >= uint32(len(p.records.slots)) {
 		return fmt.Errorf("set index of %s: record %d is beyond the pool", local, v)
 	}
-	atomic.StoreUint32(&x.entries.slots[local.Port()], v)
+	atomic.StoreUint32(&x.entries()[local.Port()], v)
 	return nil
 }
 

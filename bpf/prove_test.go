@@ -21,9 +21,10 @@ func cable(t *testing.T, reception lab.Reception) (tandem, peer *lab.Namespace) 
 	if peer, err = l.Namespace("peer"); err != nil {
 		t.Fatal(err)
 	}
+	// The peer's end first: whether its GRO counts is decided when ours comes up.
 	err = l.Connect(
-		lab.End{Namespace: tandem, Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}, Reception: lab.Bare},
 		lab.End{Namespace: peer, Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24")}, Reception: reception},
+		lab.End{Namespace: tandem, Name: "eth0", Addrs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}, Reception: lab.Bare},
 	)
 	if err != nil {
 		t.Fatal(err)

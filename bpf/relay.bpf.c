@@ -11,12 +11,15 @@
 #include "reason.h"
 #include "types.h"
 
+#define FAMILY_IPV4 2
+
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* Keeps the types in the object, from which Go reads them. */
 const enum reason *unused_reason __attribute__((unused));
 const enum exit *unused_exit __attribute__((unused));
 const struct event *unused_event __attribute__((unused));
+const struct index *unused_index __attribute__((unused));
 
 /* accept checks who sends what, and returns GO_ON for a packet that counts as the party's media. */
 static __always_inline int accept(struct cursor *c, const struct packet *p, const struct record *r, __u32 position, struct flow *f,
@@ -87,7 +90,7 @@ static __always_inline int send(struct xdp_md *ctx, const struct packet *p, cons
 
 	if (!READ_ONCE(*(const __u16 *)r->to_port) || !(to->halves[0] | to->halves[1]))
 		return EXIT_NO_DESTINATION;
-	if (to->halves[0] || to->words[2] != htonl(0xffff))
+	if (!p->ip || to->halves[0] || to->words[2] != htonl(0xffff))
 		return punt(EXIT_PUNT_IPV6, f, d, now);
 	n = position ? bpf_map_lookup_elem(&next_hops, &position) : NULL;
 	if (!n)
@@ -193,24 +196,26 @@ int tandem_relay(struct xdp_md *ctx)
 SEC("sk_lookup")
 int tandem_steer(struct bpf_sk_lookup *ctx)
 {
-	struct address local;
+	__u32 port = READ_ONCE(ctx->local_port);
+	/* Read in any case: the verifier wants every load to be made directly from the context. */
+	__u32 ip4 = READ_ONCE(ctx->local_ip4);
+	struct address local = {.words = {READ_ONCE(ctx->local_ip6[0]), READ_ONCE(ctx->local_ip6[1]), READ_ONCE(ctx->local_ip6[2]),
+					  READ_ONCE(ctx->local_ip6[3])}};
 	__u32 slot;
 	void *sock;
 	long refused;
 
-	if (ctx->protocol != PROTOCOL_UDP)
+	if (READ_ONCE(ctx->protocol) != PROTOCOL_UDP)
 		return SK_PASS;
-	if (ctx->family == 2)
-		local = mapped(ctx->local_ip4);
-	else
-		local = (struct address){.words = {ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]}};
-	switch (index_of(&local, ctx->local_port)) {
+	if (READ_ONCE(ctx->family) == FAMILY_IPV4)
+		local = mapped(ip4);
+	switch (index_of(&local, port)) {
 	case INDEX_NO_MEDIA:
 	case INDEX_OUTSIDE:
 		return SK_PASS;
 	}
 	/* All packets of one local port go to one socket, in order. The pair of a stream shares it. */
-	slot = (ctx->local_port >> 1) % STEER_SLOTS;
+	slot = (port >> 1) % STEER_SLOTS;
 	sock = bpf_map_lookup_elem(&steer, &slot);
 	if (!sock)
 		return SK_DROP;

@@ -89,6 +89,11 @@ type relayFlow struct {
 	Reserved   [10]uint64
 }
 
+type relayIndex struct {
+	_       structs.HostLayout
+	Entries [65536]uint32
+}
+
 type relayMeta struct {
 	_        structs.HostLayout
 	Abi      uint32
@@ -199,6 +204,7 @@ const (
 	relayProgTandemSteer = "tandem_steer"
 	relayVarUnusedEvent  = "unused_event"
 	relayVarUnusedExit   = "unused_exit"
+	relayVarUnusedIndex  = "unused_index"
 	relayVarUnusedReason = "unused_reason"
 )
 
@@ -272,6 +278,7 @@ type relayMapSpecs struct {
 type relayVariableSpecs struct {
 	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedExit   *ebpf.VariableSpec `ebpf:"unused_exit"`
+	UnusedIndex  *ebpf.VariableSpec `ebpf:"unused_index"`
 	UnusedReason *ebpf.VariableSpec `ebpf:"unused_reason"`
 }
 
@@ -332,6 +339,7 @@ func (m *relayMaps) Close() error {
 type relayVariables struct {
 	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
 	UnusedExit   *ebpf.Variable `ebpf:"unused_exit"`
+	UnusedIndex  *ebpf.Variable `ebpf:"unused_index"`
 	UnusedReason *ebpf.Variable `ebpf:"unused_reason"`
 }
 

@@ -58,7 +58,7 @@ struct record {
 	__u8 to[16];	   /* destination address */
 	__u8 to_port[2];   /* destination port; 0: not known yet, drop */
 	__u8 reserved[6];
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct record) == 64, "record");
 
 /* The latch is one u64 so that it can be committed by compare-and-set: bits 0-15 port (host order), 16-31 window,
@@ -91,7 +91,7 @@ struct next_hop {
 	__u16 vlan[2];
 	__u8 from[16]; /* our source address */
 	__u8 reserved[24];
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct next_hop) == 64, "next_hop");
 
 /* Rights, written by the heartbeat alone (by the daemon on a single box: standalone, nothing expires).

@@ -188,15 +188,29 @@ func (tx *Tx) carryOut(ctx context.Context, edits []*edit) error {
 	if _, err := r.log.Append(append(group, tx.puts...)...); err != nil {
 		return err
 	}
-	for i, e := range edits {
-		if err := r.plane.Apply(ctx, e.id, e.generation, e.records); err != nil {
-			err = fmt.Errorf("install session %s: %w", e.id, err)
-			return errors.Join(err, tx.undo(ctx, edits, i, formerPuts))
-		}
+	if err := tx.install(ctx, edits, formerPuts); err != nil {
+		return err
 	}
 	for _, e := range edits {
 		r.show(e.id, e.next)
 		r.release(e.dropped...)
+	}
+	return nil
+}
+
+// install gives the records to the data plane, and undoes everything when that fails or panics.
+func (tx *Tx) install(ctx context.Context, edits []*edit, formerPuts []feed.Change) (err error) {
+	applied := 0
+	defer func() {
+		if applied < len(edits) {
+			err = errors.Join(err, tx.undo(ctx, edits, applied, formerPuts))
+		}
+	}()
+	for _, e := range edits {
+		if err := tx.relay.plane.Apply(ctx, e.id, e.generation, e.records); err != nil {
+			return fmt.Errorf("install session %s: %w", e.id, err)
+		}
+		applied++
 	}
 	return nil
 }

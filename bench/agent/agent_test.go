@@ -92,6 +92,9 @@ func TestCall(t *testing.T) {
 			ctx := deadline(t)
 			answered := make(chan *Call, 1)
 			callee, server := start(t, "callee", func(i *Invitation) {
+				if user := i.User(); user != "callee" {
+					t.Errorf("called user is %q", user)
+				}
 				if err := i.Ring(); err != nil {
 					t.Error(err)
 				}

@@ -221,6 +221,15 @@ func (a *Agent) invited(m *message, from netip.AddrPort) {
 // Description is the caller's session description.
 func (i *Invitation) Description() []byte { return i.invite.body }
 
+// User is the user part of the Request-URI.
+func (i *Invitation) User() string {
+	user, _, ok := strings.Cut(strings.TrimPrefix(i.invite.uri, "sip:"), "@")
+	if !ok {
+		return ""
+	}
+	return user
+}
+
 // repeat answers a retransmitted INVITE.
 func (i *Invitation) repeat() {
 	i.mu.Lock()

@@ -45,6 +45,15 @@ func New() *Plane {
 	}
 }
 
+// Clone makes a plane that holds the same records, without hook and calls: what a crashed process leaves.
+func (p *Plane) Clone() *Plane {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := New()
+	c.held, c.locals = maps.Clone(p.held), maps.Clone(p.locals)
+	return c
+}
+
 // Hook sets a function that runs at the start of each Apply, without a lock held. What it returns, if not nil, is
 // what Apply returns, and the plane keeps what it has. It may block, to hold a commit up. nil removes it.
 func (p *Plane) Hook(hook func(context.Context, Call) error) {

@@ -3,6 +3,7 @@ package relaytest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -28,6 +29,13 @@ func (s *Store) Fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fail = err
+}
+
+// Clone makes a store that knows the same.
+func (s *Store) Clone() *Store {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &Store{groups: slices.Clone(s.groups), latest: maps.Clone(s.latest)}
 }
 
 // Write keeps a group. It refuses a position that does not follow the last one.

@@ -133,7 +133,7 @@ func TestSweep(t *testing.T) {
 	if err := p.Send(from[0], to, 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	p.senders.sweep(now)
+	p.senders.sweep(time.Now())
 	if n := sockets(t) - before; n != 1 {
 		t.Errorf("%d sockets are open after the idle ones were swept, want 1", n)
 	}

@@ -18,6 +18,9 @@ import (
 // batchSize is the number of datagrams read at once. The memory belongs to whichever endpoints are reading just now.
 const batchSize = 8
 
+// maxHairpin is how many sessions of ours a packet may pass in a row, after the first, before it counts as a loop.
+const maxHairpin = 3
+
 // endpoint is the socket of one local endpoint, with all that is known of it. It stays while records are replaced.
 type endpoint struct {
 	plane *Plane
@@ -79,7 +82,7 @@ func (e *endpoint) serve() {
 			if n > 0 {
 				now := time.Now()
 				for i := range n {
-					e.handle(w, w.batch.Packet(i), now)
+					e.handle(w, w.batch.Packet(i), now, 0)
 				}
 			}
 			if err != nil || n < batchSize {
@@ -89,23 +92,32 @@ func (e *endpoint) serve() {
 	})
 }
 
-// handle decides on one packet and carries the decision out.
-func (e *endpoint) handle(w *work, d datagram.Packet, now time.Time) {
+// handle decides on one packet and carries the decision out. Depth is the number of our sessions that it passed already.
+func (e *endpoint) handle(w *work, d datagram.Packet, now time.Time, depth int) {
 	r := e.rule.Load()
 	why := e.accept(r, d.Remote, d.Payload, now)
 	if why == forwarded {
-		why = e.forward(w, r, d)
+		why = e.forward(w, r, d, now, depth)
 	}
 	e.plane.counters[why].add(frameSize(e.local, d.Payload))
 }
 
 // forward sends the packet to every output that has a destination.
-func (e *endpoint) forward(w *work, r *rule, d datagram.Packet) reason {
+func (e *endpoint) forward(w *work, r *rule, d datagram.Packet, now time.Time, depth int) reason {
+	if depth > maxHairpin {
+		return loop
+	}
 	why := noDestination
 	for i := range r.outputs {
 		o := &r.outputs[i]
 		to := o.destination()
 		if !to.IsValid() {
+			continue
+		}
+		if next := e.plane.own(to); next != nil {
+			// Through the kernel, a circle of sessions would turn for ever: TTL does not outlive a socket.
+			next.handle(w, datagram.Packet{Info: d.Info, Remote: o.from.local, Payload: d.Payload}, now, depth+1)
+			why = forwarded
 			continue
 		}
 		oob := datagram.AppendTOS(w.oob[:0], to.Addr().Is6(), d.TOS)
@@ -145,7 +157,7 @@ func (e *endpoint) flow(r *rule) relay.Flow {
 	}
 }
 
-// forget makes the endpoint as new, for another session.
+// forget makes the endpoint as new when its session lets go of it.
 func (e *endpoint) forget() {
 	e.rule.Store(nil)
 	e.latch.Store(nil)

@@ -34,10 +34,12 @@ type Plane struct {
 	spare    chan *work
 	serving  sync.WaitGroup
 
-	mu        sync.Mutex
-	closed    bool
-	sessions  map[relay.SessionID]*session
-	endpoints map[netip.AddrPort]*endpoint
+	// mu lets one change be made at a time. Serving a packet never takes it: closing a socket waits for its packet.
+	mu       sync.Mutex
+	closed   bool
+	sessions map[relay.SessionID]*session
+
+	directory directory
 }
 
 // session is what the plane holds of one session.
@@ -59,7 +61,7 @@ func New(cfg Config) *Plane {
 		events:    make(chan relay.Event, eventBuffer),
 		spare:     make(chan *work, spareWork),
 		sessions:  make(map[relay.SessionID]*session),
-		endpoints: make(map[netip.AddrPort]*endpoint),
+		directory: newDirectory(),
 	}
 }
 
@@ -86,7 +88,7 @@ func (p *Plane) Apply(ctx context.Context, id relay.SessionID, generation uint32
 		return fmt.Errorf("apply session %s: %w", id, err)
 	}
 	for _, e := range opened {
-		p.endpoints[e.local] = e
+		p.directory.add(e)
 	}
 	p.install(id, generation, records, former)
 	for _, e := range opened {
@@ -132,7 +134,7 @@ func (p *Plane) prepare(ctx context.Context, id relay.SessionID, records []relay
 		}
 	}()
 	need := func(local netip.AddrPort) error {
-		if p.endpoints[local] != nil || opened[local] != nil {
+		if p.directory.find(local) != nil || opened[local] != nil {
 			return nil
 		}
 		e, err := p.open(ctx, local)
@@ -143,7 +145,7 @@ func (p *Plane) prepare(ctx context.Context, id relay.SessionID, records []relay
 		return nil
 	}
 	for _, r := range records {
-		if e := p.endpoints[r.Local]; e != nil && e.owner != "" && e.owner != id {
+		if e := p.directory.find(r.Local); e != nil && e.owner != "" && e.owner != id {
 			return opened, fmt.Errorf("local endpoint %s belongs to session %s", r.Local, e.owner)
 		}
 		if err := need(r.Local); err != nil {
@@ -163,23 +165,20 @@ func (p *Plane) install(id relay.SessionID, generation uint32, records []relay.R
 	next := &session{generation: generation, uses: make(map[*endpoint]struct{})}
 	owned := make(map[*endpoint]struct{}, len(records))
 	for _, r := range records {
-		e := p.endpoints[r.Local]
-		if e.owner != id {
-			e.forget()
-			e.owner = id
-		}
+		e := p.directory.find(r.Local)
+		e.owner = id
 		next.locals = append(next.locals, e)
 		owned[e] = struct{}{}
 		next.uses[e] = struct{}{}
 		for _, o := range r.Outputs {
-			next.uses[p.endpoints[o.From]] = struct{}{}
+			next.uses[p.directory.find(o.From)] = struct{}{}
 		}
 	}
 	for e := range next.uses {
 		e.users++
 	}
 	for _, r := range records {
-		e := p.endpoints[r.Local]
+		e := p.directory.find(r.Local)
 		if l := e.latch.Load(); l != nil && !r.Accept.Contains(l.remote.Addr()) {
 			e.latch.CompareAndSwap(l, nil) // an address that is no longer accepted is not the party's, window or not
 		}
@@ -208,7 +207,7 @@ func (p *Plane) install(id relay.SessionID, generation uint32, records []relay.R
 func (p *Plane) rule(id relay.SessionID, r relay.Record) *rule {
 	out := &rule{session: id, record: r}
 	for _, o := range r.Outputs {
-		out.outputs = append(out.outputs, output{from: p.endpoints[o.From], to: o.To})
+		out.outputs = append(out.outputs, output{from: p.directory.find(o.From), to: o.To})
 	}
 	return out
 }
@@ -218,7 +217,7 @@ func (p *Plane) leave(e *endpoint) {
 	if e.users--; e.users > 0 {
 		return
 	}
-	delete(p.endpoints, e.local)
+	p.directory.remove(e)
 	if err := e.conn.Close(); err != nil {
 		p.logger.Error("close local endpoint", "local", e.local, "err", err)
 	}

@@ -17,6 +17,7 @@ const (
 	sourceMismatch
 	held
 	noDestination
+	loop
 	sendFailed
 	reasonCount
 )
@@ -29,6 +30,7 @@ var reasonTexts = [reasonCount]struct{ name, verdict, help string }{
 	sourceMismatch: {"source_mismatch", "drop", "from an address or port that is not the party's"},
 	held:           {"held", "drop", "the stream is on hold"},
 	noDestination:  {"no_destination", "drop", "no endpoint to send to was signalled or learnt yet"},
+	loop:           {"loop", "drop", "sessions send to one another in a circle"},
 	sendFailed:     {"send_failed", "drop", "the kernel did not take the packet: no route, a full queue or a firewall"},
 }
 

@@ -2,8 +2,10 @@ package xdp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/relay"
@@ -22,12 +24,12 @@ func (p *Plane) scan() (records, flows, hops map[uint32]bool) {
 				continue
 			}
 			if slot >= capacity || records[slot] {
-				p.setIndex(local, bpf.IndexEmpty) // not ours: two endpoints never share a record
+				p.setIndex(local, p.vacant(local)) // not ours: two endpoints never share a record
 				continue
 			}
 			r := p.maps.ReadRecord(slot)
 			if r.Flow >= capacity || flows[r.Flow] {
-				p.setIndex(local, bpf.IndexEmpty)
+				p.setIndex(local, p.vacant(local))
 				continue
 			}
 			records[slot], flows[r.Flow] = true, true
@@ -47,10 +49,10 @@ func (p *Plane) Adopt(ctx context.Context, sessions []relay.Compiled) (relay.Ado
 	defer p.mu.Unlock()
 	var result relay.Adoption
 	if p.closed {
-		return result, fmt.Errorf("adopt: %w", errClosed)
+		return result, fmt.Errorf("adopt: %w", os.ErrClosed)
 	}
 	if p.adopted.Load() {
-		return result, fmt.Errorf("adopt: called twice")
+		return result, errors.New("adopt: called twice")
 	}
 	for i := range sessions {
 		if err := ctx.Err(); err != nil {
@@ -88,7 +90,7 @@ func (p *Plane) adoptSession(c *relay.Compiled) (kept bool, err error) {
 	next := &session{id: c.ID, generation: c.Generation}
 	list := p.drafts(next, c.Records)
 	if !p.unchanged(list) {
-		p.drop(list)
+		p.discard(list)
 		return false, p.install(next, c.Records)
 	}
 	for i := range list {

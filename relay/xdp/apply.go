@@ -134,7 +134,7 @@ func (p *Plane) install(next *session, records []relay.Record) error {
 	former := p.sessions[next.id]
 	list := p.drafts(next, records)
 	if err := p.takeSlots(list); err != nil {
-		p.drop(list)
+		p.discard(list)
 		return err
 	}
 	for i := range list {
@@ -225,13 +225,21 @@ func (p *Plane) remove(s *session) {
 // retire lets go of an endpoint that was replaced or, if it is gone, ended.
 func (p *Plane) retire(e *endpoint, gone bool) {
 	if gone {
-		p.setIndex(e.record.Local, bpf.IndexEmpty)
+		p.setIndex(e.record.Local, p.vacant(e.record.Local))
 		delete(p.endpoints, e.record.Local)
 		p.flows.retire(e.flow)
 	}
 	p.records.retire(e.slot)
 	delete(p.untold, e)
 	p.releaseTargets(e)
+}
+
+// vacant is the index entry of a local endpoint without record.
+func (p *Plane) vacant(local netip.AddrPort) uint32 {
+	if p.isMedia(local) {
+		return bpf.IndexEmpty
+	}
+	return bpf.IndexOutside
 }
 
 // setIndex stores an index entry. Media addresses and slots were checked before, so that it cannot fail.

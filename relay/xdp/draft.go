@@ -28,6 +28,9 @@ func (p *Plane) drafts(s *session, records []relay.Record) []draft {
 			d.endpoint.slow.Store(d.former.slow.Load())
 			d.learnt, d.forget = p.carry(d.former, &records[i])
 			d.endpoint.told.Store(d.learnt.IsValid() && d.former.told.Load())
+			if d.learnt.IsValid() && !d.former.handover {
+				d.endpoint.claim.Store(d.former.claim.Load())
+			}
 		}
 	}
 	for i := range list {
@@ -50,7 +53,7 @@ func (p *Plane) formerHop(former *endpoint) uint32 {
 	return p.maps.ReadRecord(former.slot).NextHop
 }
 
-func (p *Plane) drop(list []draft) {
+func (p *Plane) discard(list []draft) {
 	for i := range list {
 		p.releaseTargets(list[i].endpoint)
 	}
@@ -139,7 +142,7 @@ func (p *Plane) encode(list []draft, d *draft) bpf.Record {
 	}
 	single, isSingle := record.Accept.Single()
 	switch {
-	case d.learnt.IsValid():
+	case d.learnt.IsValid() && d.endpoint.claim.Load() == nil:
 		wire.Accept, wire.Source = bpf.AcceptAddr, d.learnt.Addr()
 	case isSingle:
 		wire.Accept, wire.Source = bpf.AcceptAddr, single.Unmap()
@@ -162,7 +165,7 @@ func (p *Plane) encode(list []draft, d *draft) bpf.Record {
 }
 
 // action is what the program does. It cannot send one packet to several destinations.
-func action(record *relay.Record) uint8 {
+func action(record *relay.Record) bpf.Action {
 	switch record.Action {
 	case relay.Hold:
 		return bpf.ActionHold

@@ -3,6 +3,7 @@ package xdp
 import (
 	"fmt"
 	"maps"
+	"os"
 
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/relay"
@@ -52,7 +53,7 @@ func (p *Plane) Totals() (relay.Totals, error) {
 	defer p.mu.RUnlock()
 	totals := relay.Totals{Forwarded: make(map[relay.Path]uint64)}
 	if p.closed {
-		return totals, fmt.Errorf("read totals: %w", errClosed)
+		return totals, fmt.Errorf("read totals: %w", os.ErrClosed)
 	}
 	counts, err := p.maps.Counters()
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -173,12 +172,14 @@ func (t *hops) dropIdle(age time.Duration) {
 	}
 }
 
-// follow reads the kernel's reports until the kernel is closed. It calls dirty after each that may change a route.
-func (t *hops) follow(k *kernel, dirty func()) error {
+// follow reads the kernel's reports until ctx ends. It calls dirty after each that may change a route.
+func (t *hops) follow(ctx context.Context, k *kernel, dirty func()) error {
+	stop := context.AfterFunc(ctx, k.events.Close)
+	defer stop()
 	for {
 		c, err := k.next()
 		switch {
-		case errors.Is(err, os.ErrClosed):
+		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
 			t.logger.Info("too many changes in routing at once, reading everything again")

@@ -204,15 +204,11 @@ func (t *hops) index(d *target) uint32 {
 	return d.hop.index
 }
 
-// state tells how a target is reached: the entry is valid, the packet's size limit, the destination is this host, why
-// it is not reached.
-func (t *hops) state(d *target) (valid bool, mtu int, local bool, err error) {
+// foreign reports whether the kernel would send to the target by an interface of another network.
+func (t *hops) foreign(d *target) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if d.hop != nil {
-		valid, mtu = d.hop.valid(), int(d.hop.written.MTU)
-	}
-	return valid, mtu, d.local, d.err
+	return errors.Is(d.err, errForeign)
 }
 
 // wait waits until the next hops of the targets are settled, but for none of them longer than the budget since it was

@@ -131,6 +131,39 @@ func (k *kernel) route(from, to netip.Addr) (way, error) {
 	return w, nil
 }
 
+// addresses returns the addresses of this host with the length of their prefixes, by interface.
+func (k *kernel) addresses() (map[int][]netip.Prefix, error) {
+	list, err := k.handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	found := make(map[int][]netip.Prefix)
+	for _, a := range list {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok {
+			addr = addr.Unmap()
+			ones, _ := a.Mask.Size()
+			found[a.LinkIndex] = append(found[a.LinkIndex], netip.PrefixFrom(addr, ones))
+		}
+	}
+	return found, nil
+}
+
+// gateways returns the gateways that are reached by an interface.
+func (k *kernel) gateways(ifindex int) ([]netip.Addr, error) {
+	routes, err := k.handle.RouteListFiltered(netlink.FAMILY_ALL,
+		&netlink.Route{LinkIndex: ifindex, Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var found []netip.Addr
+	for _, r := range routes {
+		if gw, ok := netip.AddrFromSlice(r.Gw); ok {
+			found = append(found, gw.Unmap())
+		}
+	}
+	return found, nil
+}
+
 // neighbours returns every entry of an interface that has a state.
 func (k *kernel) neighbours(ifindex int) (map[neighbourKey]neighbour, error) {
 	found := make(map[neighbourKey]neighbour)

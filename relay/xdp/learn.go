@@ -11,6 +11,13 @@ import (
 // eventBuffer is how many events wait for their reader before further ones are lost.
 const eventBuffer = 4096
 
+// How long a stream must pause until it is handed over to the program: less than any usual packet interval, more than a
+// packet needs through the slow path. Two looks must find the same.
+const (
+	handoverPause = 4 * time.Millisecond
+	handoverLimit = 500 * time.Millisecond
+)
+
 // tell brings the records that send to the party behind e in line with what was learnt there. Usually the program has
 // done so itself. The lock is held.
 func (p *Plane) tell(e *endpoint) error {
@@ -18,8 +25,7 @@ func (p *Plane) tell(e *endpoint) error {
 	if !learnt.IsValid() {
 		return nil
 	}
-	// The program cannot check against what only the slow path learnt.
-	again := p.maps.ReadRecord(e.slot).Accept != bpf.AcceptAddr
+	again := false
 	for _, sender := range e.session.endpoints {
 		for i := range sender.record.Outputs {
 			switch t := sender.targets[i]; {
@@ -90,8 +96,38 @@ func (p *Plane) claimed(e *endpoint, remote netip.AddrPort) (accepted, found boo
 	}
 	if p.maps.ReadRecord(e.slot).Accept != bpf.AcceptAddr {
 		e.claim.Store(&remote)
+		p.handOver(e.record.Local, time.Now().Add(handoverLimit))
 	}
 	return true, true
+}
+
+// handOver gives a stream whose source the slow path learnt to the program, once no packet of it is on its way through the
+// slow path: those that come later would overtake it. A stream without any pause is handed over at the limit.
+func (p *Plane) handOver(local netip.AddrPort, limit time.Time) {
+	var punted uint32
+	var accepted uint64
+	first := true
+	var timer *time.Timer
+	timer = time.AfterFunc(handoverPause, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		e := p.endpoints[local]
+		if p.closed || e == nil || e.claim.Load() == nil {
+			return
+		}
+		nowPunted, nowAccepted := p.maps.Flow(e.flow).Punted, e.counts().total()
+		if (first || nowPunted != punted || nowAccepted != accepted) && time.Now().Before(limit) {
+			first, punted, accepted = false, nowPunted, nowAccepted
+			timer.Reset(handoverPause)
+			return
+		}
+		e.handover = true
+		if err := p.install(&session{id: e.session.id, generation: e.session.generation}, e.session.records()); err != nil {
+			e.handover = false
+			p.logger.Error("hand stream over to the program", "session", e.session.id, "local", local, "error", err)
+			timer.Reset(time.Second)
+		}
+	})
 }
 
 // rewrite writes the sessions anew whose next hops are others than their records say.

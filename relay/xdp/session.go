@@ -23,10 +23,11 @@ type endpoint struct {
 	flow    uint32 // of the written state; stays with the endpoint
 	// One for each output, to the destination of the moment; nil where there is none.
 	targets []*target
-	// What the slow path learnt under a record that the program may not learn for, until that record is replaced.
-	claim atomic.Pointer[netip.AddrPort]
-	told  atomic.Bool // what was learnt here stands in the records that send there, and was published
-	slow  atomic.Pointer[slowCounts]
+	// What the slow path learnt where the program may not learn, until the stream is handed over to the program.
+	claim    atomic.Pointer[netip.AddrPort]
+	handover bool        // the program may have it; guarded by Plane.mu
+	told     atomic.Bool // what was learnt here stands in the records that send there, and was published
+	slow     atomic.Pointer[slowCounts]
 }
 
 // slowCounts is what the slow path did for an endpoint. It stays with the endpoint.
@@ -34,6 +35,7 @@ type slowCounts struct {
 	mu                  sync.Mutex
 	packets, bytes      uint64 // forwarded
 	firstSeen, lastSeen uint64 // of accepted packets; CLOCK_MONOTONIC, ns
+	accepted            uint64
 	punted              map[string]uint64
 }
 
@@ -44,6 +46,31 @@ func (e *endpoint) counts() *slowCounts {
 	}
 	e.slow.CompareAndSwap(nil, new(slowCounts))
 	return e.slow.Load()
+}
+
+// saw counts an accepted packet of a payload size, and why it took the slow path.
+func (c *slowCounts) saw(now uint64, why string, size int, sent bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.firstSeen == 0 {
+		c.firstSeen = now
+	}
+	c.lastSeen = now
+	c.accepted++
+	if sent {
+		c.packets++
+		c.bytes += uint64(size)
+	}
+	if c.punted == nil {
+		c.punted = make(map[string]uint64)
+	}
+	c.punted[why]++
+}
+
+func (c *slowCounts) total() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.accepted
 }
 
 // sends reports whether packets of the endpoint leave from local.

@@ -22,9 +22,9 @@ type retiredSlot struct {
 // newSlots hands out the positions from first to capacity-1 that are not used, the lowest first.
 func newSlots(first, capacity uint32, used map[uint32]bool, now func() time.Time) *slots {
 	s := &slots{now: now, free: make([]uint32, 0, capacity-first)}
-	for i := capacity - 1; i >= first; i-- {
-		if !used[i] {
-			s.free = append(s.free, i)
+	for i := capacity; i > first; i-- {
+		if !used[i-1] {
+			s.free = append(s.free, i-1)
 		}
 	}
 	return s

@@ -65,18 +65,17 @@ func (p *Plane) handle(packet slowpath.Packet) {
 	p.deliver(packet, 0)
 }
 
-// deliver relays a packet under the rules that the program applies, and learns where the program may not.
-func (p *Plane) deliver(packet slowpath.Packet, depth int) {
+// deliver relays a packet under the rules that the program applies, and learns where the program may not. It reports
+// whether the packet was sent to anybody.
+func (p *Plane) deliver(packet slowpath.Packet, depth int) bool {
 	if depth > maxHairpin {
-		p.count(slowLoop, len(packet.Payload))
-		return
+		return p.drop(slowLoop, packet)
 	}
 	kind := classify(packet.Payload)
 	for {
 		e, legs, learn, drop := p.judge(packet, kind)
 		if drop != slowForwarded {
-			p.count(drop, len(packet.Payload))
-			return
+			return p.drop(drop, packet)
 		}
 		if learn {
 			accepted, found := p.claimed(e, packet.Remote)
@@ -84,15 +83,14 @@ func (p *Plane) deliver(packet slowpath.Packet, depth int) {
 			case !found:
 				continue // replaced meanwhile: judge it by the new record
 			case !accepted:
-				p.count(slowSourceMismatch, len(packet.Payload))
-				return
+				return p.drop(slowSourceMismatch, packet)
 			}
 		}
-		p.send(e, legs, packet, kind, depth)
+		sent := p.send(e, legs, packet, kind, depth)
 		if learn {
 			p.noticed(e.record.Local)
 		}
-		return
+		return sent
 	}
 }
 
@@ -154,50 +152,32 @@ func (p *Plane) legs(e *endpoint) []leg {
 	return legs
 }
 
-func (p *Plane) send(e *endpoint, legs []leg, packet slowpath.Packet, kind payload, depth int) {
-	size := len(packet.Payload)
-	why := p.whyPunted(e, kind)
-	forwarded := false
+// send sends an accepted packet on every leg and reports whether any took it.
+func (p *Plane) send(e *endpoint, legs []leg, packet slowpath.Packet, kind payload, depth int) bool {
+	sent := false
 	for _, l := range legs {
 		switch {
 		case p.isMedia(l.to):
-			// The party is behind another session of ours: no need to go through the kernel.
-			forwarded = true
-			p.deliver(slowpath.Packet{Local: l.to, Remote: l.from, TOS: packet.TOS, Payload: packet.Payload}, depth+1)
+			// The party is behind another record of ours: no need to go through the kernel.
+			onward := slowpath.Packet{Local: l.to, Remote: l.from, TOS: packet.TOS, Payload: packet.Payload}
+			sent = p.deliver(onward, depth+1) || sent
 		case l.foreign:
-			p.count(slowForeignRoute, size)
+			p.count(slowForeignRoute, packet)
+		case p.slow.Send(l.from, l.to, packet.TOS, packet.Payload) != nil:
+			p.count(slowSendFailed, packet)
 		default:
-			if err := p.slow.Send(l.from, l.to, packet.TOS, packet.Payload); err != nil {
-				p.count(slowSendFailed, size)
-				continue
-			}
-			forwarded = true
+			p.count(slowForwarded, packet)
+			sent = true
 		}
 	}
 	switch {
-	case forwarded:
-		p.count(slowForwarded, size)
 	case e.record.Action == relay.Hold:
-		p.count(slowHeld, size)
+		p.count(slowHeld, packet)
 	case len(legs) == 0:
-		p.count(slowNoDestination, size)
+		p.count(slowNoDestination, packet)
 	}
-	c := e.counts()
-	now := bpf.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.firstSeen == 0 {
-		c.firstSeen = now
-	}
-	c.lastSeen = now
-	if forwarded {
-		c.packets++
-		c.bytes += uint64(size)
-	}
-	if c.punted == nil {
-		c.punted = make(map[string]uint64)
-	}
-	c.punted[why]++
+	e.counts().saw(bpf.Now(), p.whyPunted(e, kind), len(packet.Payload), sent)
+	return sent
 }
 
 // whyPunted names the reason for which the program most likely gave a packet to the slow path: what it noted last.
@@ -219,7 +199,12 @@ func (p *Plane) whyPunted(e *endpoint, kind payload) string {
 // frameOverhead is what stands before the payload of a UDP packet over IPv4 and Ethernet.
 const frameOverhead = 14 + 20 + 8
 
-func (p *Plane) count(o outcome, size int) {
+func (p *Plane) count(o outcome, packet slowpath.Packet) {
 	p.tallies[o].packets.Add(1)
-	p.tallies[o].bytes.Add(uint64(size + frameOverhead))
+	p.tallies[o].bytes.Add(uint64(len(packet.Payload) + frameOverhead))
+}
+
+func (p *Plane) drop(o outcome, packet slowpath.Packet) bool {
+	p.count(o, packet)
+	return false
 }

@@ -53,6 +53,7 @@ func TestAccept(t *testing.T) {
 		{"ours, public", "outside", "auto", "203.0.113.10", "198.51.100.20", only("203.0.113.10"), "203.0.113.10:4000"},
 		{"ours, private, in a network without trust", "lab", "auto", "10.0.0.1", "10.0.0.5", only("10.0.0.1"), "10.0.0.1:4000"},
 		{"ours, with signalling", "inside", "signalling", "10.0.0.1", "10.0.0.5", only("10.0.0.1"), "10.0.0.1:4000"},
+		{"ours, private, with any", "outside", "any", "10.0.0.1", "198.51.100.20", relay.AcceptSet{Any: true}, "10.0.0.1:4000"},
 		{"ours, by the address that we advertise", "outside", "auto", "198.51.100.7", "198.51.100.20", only("10.7.0.1"), "10.7.0.1:4000"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -92,8 +92,7 @@ func TestGolden(t *testing.T) {
  a=rtcp-mux
  a=rtpmap:111 opus/48000/2
  m=video 0 UDP/TLS/RTP/SAVPF 96
--c=IN IP4 0.0.0.0
-+c=IN IP4 0.0.0.0
+ c=IN IP4 0.0.0.0
 -a=bundle-only
  a=mid:1
  a=rtpmap:96 VP8/90000

@@ -325,7 +325,7 @@ func (x *exchange) rewriteLine(i int, m *sdp.Media) {
 // sessionAddress returns the address for the session level: that of the first anchored line which has no c= line of
 // its own, else of any stream. It is zero if there is none, with nothing anchored.
 func (x *exchange) sessionAddress() netip.Addr {
-	var any netip.Addr
+	var first netip.Addr
 	for i, s := range x.receiver.Streams {
 		if !s.Local.IsValid() {
 			continue
@@ -334,11 +334,11 @@ func (x *exchange) sessionAddress() netip.Addr {
 		if i < len(x.lines) && x.lines[i] == lineAnchored && !x.d.Media()[i].OwnConnection {
 			return addr
 		}
-		if !any.IsValid() {
-			any = addr
+		if !first.IsValid() {
+			first = addr
 		}
 	}
-	return any
+	return first
 }
 
 // checkAddress says why media cannot be anchored at a line's address.

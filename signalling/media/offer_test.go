@@ -146,8 +146,13 @@ func TestHeldFromTheStart(t *testing.T) {
 	if a.Remote != (relay.Remote{Signalled: addrPort("0.0.0.0:4000")}) || a.Window != 1 || c.stream("b", 0).Mode != relay.Hold {
 		t.Errorf("held: %+v, other side %v", *a, c.stream("b", 0).Mode)
 	}
+	c.a.From = addr("198.51.100.21") // there is nothing learnt to keep
+	c.offer(c.a, c.b, audio("0.0.0.0", "4000"))
+	if a := c.stream("a", 0); !equalSets(a.Accept, only("198.51.100.21")) || a.Window != 2 {
+		t.Errorf("held, signalling moved: %+v", *a)
+	}
 	c.offer(c.a, c.b, audio("198.51.100.20", "4000"))
-	if a := c.stream("a", 0); a.Remote.RTP != addrPort("198.51.100.20:4000") || a.Window != 2 || c.stream("b", 0).Mode != 0 {
+	if a := c.stream("a", 0); a.Remote.RTP != addrPort("198.51.100.20:4000") || a.Window != 3 || c.stream("b", 0).Mode != 0 {
 		t.Errorf("resumed: %+v, other side %v", *a, c.stream("b", 0).Mode)
 	}
 }
@@ -249,6 +254,14 @@ func TestAnswerShapes(t *testing.T) {
 		got := c.answer(c.b, c.a, audio("10.0.0.5", "0"))
 		if !strings.Contains(got, "m=audio 0 ") || !strings.Contains(got, "c=IN IP4 203.0.113.10") {
 			t.Errorf("the address inside shows: %q", got)
+		}
+	})
+	t.Run("a rejected line shows no address of the other side", func(t *testing.T) {
+		c := newCall(t)
+		c.offer(c.a, c.b, two("198.51.100.20", "4000", "4002"))
+		got := c.answer(c.b, c.a, two("10.0.0.5", "6000", "0")+"c=IN IP4 10.0.0.5\r\n")
+		if !strings.HasSuffix(got, "m=video 0 RTP/AVP 31\r\nc=IN IP4 203.0.113.10\r\n") {
+			t.Errorf("%q", got)
 		}
 	})
 	t.Run("no lines at all", func(t *testing.T) {

@@ -151,3 +151,14 @@ func TestRemoveLast(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestLoneCR: what some peers take for a line is one.
+func TestLoneCR(t *testing.T) {
+	d := parse(t, "v=0\rc=IN IP4 192.0.2.1\rm=audio 4000 RTP/AVP 0\ra=rtcp:5\r\r")
+	d.SetSessionAddress(addr("203.0.113.10"))
+	d.SetPort(0, 20000)
+	d.SetRTCP(0, 20001, addr("203.0.113.10"))
+	if got, want := string(d.Bytes()), "v=0\rc=IN IP4 203.0.113.10\rm=audio 20000 RTP/AVP 0\ra=rtcp:20001\r\r"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

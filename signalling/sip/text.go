@@ -106,12 +106,11 @@ func nextElement(s string) (first, rest string) {
 // address is a name-addr or addr-spec with its header parameters (RFC 3261 section 20.10). The positions are those of the
 // URI, without angle brackets, in the text that was parsed.
 type address struct {
-	uri          string
-	params       string // what follows, from the first semicolon on
-	start, end   int
-	inBrackets   bool
-	wellFormed   bool
-	nameAndSpace string
+	uri        string
+	params     string // what follows, from the first semicolon on
+	start, end int
+	inBrackets bool
+	wellFormed bool
 }
 
 // parseAddress takes one element of a From, To, Contact, Route or Record-Route value apart.
@@ -133,8 +132,7 @@ func parseAddress(s string) address {
 			if end < 0 {
 				return address{}
 			}
-			a := address{uri: s[i+1 : i+end], params: strings.TrimSpace(s[i+end+1:]), start: i + 1, end: i + end,
-				inBrackets: true, nameAndSpace: s[:i]}
+			a := address{uri: s[i+1 : i+end], params: strings.TrimSpace(s[i+end+1:]), start: i + 1, end: i + end, inBrackets: true}
 			a.wellFormed = a.uri != "" && (a.params == "" || a.params[0] == ';')
 			return a
 		}

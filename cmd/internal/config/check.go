@@ -34,6 +34,9 @@ func (l *loader) checkNetworks() {
 			listeners[listener.Addr] = n.listeners[i]
 		}
 	}
+	if len(l.networks) > 0 && !slices.ContainsFunc(l.networks, func(n *networkAt) bool { return !n.silent }) {
+		l.add(l.networks[0].at, `give it one, as in sip = ["udp:203.0.113.10:5060"]`, "no network has a SIP listener: nobody could call")
+	}
 }
 
 func (l *loader) checkInterfaces(n *networkAt, modes map[string]*networkAt) {

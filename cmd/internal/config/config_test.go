@@ -123,6 +123,7 @@ func TestReadDefaults(t *testing.T) {
 [[network]]
 name = "one"
 interfaces = ["eth0"]
+sip = ["udp:203.0.113.10:5060"]
 [[network.media]]
 address = "203.0.113.10"
 ports = "20000-20001"
@@ -543,6 +544,49 @@ tandem.toml:49:9: trunk "carrier" sends its calls back to where they come from
 			}
 			if got := err.Error(); got != c.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, c.want)
+			}
+		})
+	}
+}
+
+// Each case is a network of its own, with what is between its listeners and its media.
+func TestReadMediaOfOneNetwork(t *testing.T) {
+	const head = "[[network]]\nname = \"one\"\ninterfaces = [\"eth0\"]\n"
+	media := func(ports, more string) string {
+		return "[[network.media]]\naddress = \"203.0.113.10\"\nports = \"" + ports + "\"\n" + more
+	}
+	const sip = "sip = [\"udp:203.0.113.10:5060\"]\n"
+	cases := []struct{ name, source, want string }{
+		{"two ranges of one address", head + sip + media("20000-20999", "") + media("22000-22999", ""), ""},
+		{"advertised in two ways", head + sip + media("20000-20999", "advertise = \"198.51.100.7\"\n") + media("22000-22999", ""),
+			"tandem.toml:10:11: media address 203.0.113.10 is advertised as 203.0.113.10 here and as 198.51.100.7 in line 6"},
+		{"one address in two networks", head + sip + media("20000-20999", "") + strings.Replace(head, "one", "two", 1) + media("22000-22999", ""),
+			"tandem.toml:12:11: media address 203.0.113.10 belongs to network \"one\" already, in line 6"},
+		{"no listener at all", head + media("20000-20999", ""), "tandem.toml:1:3: no network has a SIP listener: nobody could call"},
+		{"an empty list of listeners", head + "sip = []\n" + media("20000-20999", ""), "tandem.toml:1:3: no network has a SIP listener: nobody could call"},
+		{"no media", head + sip, "tandem.toml:1:3: [[network]] needs the key \"media\""},
+		{"no name", strings.Replace(head, "name = \"one\"", "", 1) + sip + media("20000-20999", ""), "tandem.toml:1:3: [[network]] needs the key \"name\""},
+		{"an empty name", strings.Replace(head, "one", "", 1) + sip + media("20000-20999", ""), "tandem.toml:2:8: name is empty"},
+		{"no interfaces", strings.Replace(head, "\"eth0\"", "", 1) + sip + media("20000-20999", ""), "tandem.toml:3:14: interfaces is empty"},
+		{"an interface twice", strings.Replace(head, "\"eth0\"", "\"eth0\", \"eth0\"", 1) + sip + media("20000-20999", ""), "tandem.toml:3:23: interface \"eth0\" is given twice"},
+		{"a port below 1024", head + sip + media("20-999", ""), "tandem.toml:7:9: ports = \"20-999\": media ports begin at 1024"},
+		{"one port", head + sip + media("20000", ""), "tandem.toml:7:9: ports = \"20000\": not a range of ports"},
+		{"multicast", head + sip + strings.Replace(media("20000-20999", ""), "203.0.113.10", "224.0.0.5", 1), "tandem.toml:6:11: address = \"224.0.0.5\" is not the address of one host"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := Read("tandem.toml", []byte(c.source), testHost())
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			if first, _, _ := strings.Cut(err.Error(), "\n"); first != c.want || strings.Count(err.Error(), "tandem.toml:") != 1 {
+				t.Errorf("got:\n%v\nwant:\n%s", err, c.want)
 			}
 		})
 	}

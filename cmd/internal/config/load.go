@@ -33,6 +33,7 @@ type loader struct {
 // networkAt is a network and where its parts stand.
 type networkAt struct {
 	Network
+	at        span // its header
 	name      text
 	ifaces    []text
 	listeners []span // of Network.Listeners
@@ -115,7 +116,7 @@ func (l *loader) socket(api *section, dir string) string {
 }
 
 func (l *loader) network(s *section) *networkAt {
-	n := &networkAt{}
+	n := &networkAt{at: s.table.at}
 	n.name = s.required("name", `as in name = "outside"`)
 	n.Name = n.name.string
 	n.ifaces = s.texts("interfaces")

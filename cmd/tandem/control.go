@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/tandem-relay/tandem/bpf"
+	"github.com/tandem-relay/tandem/cmd/internal/config"
+	"github.com/tandem-relay/tandem/cmd/internal/exit"
+	"github.com/tandem-relay/tandem/cmd/internal/lifecycle"
+	"github.com/tandem-relay/tandem/signalling/rest"
+)
+
+// pollInterval is how often a waiting command asks again.
+const pollInterval = 250 * time.Millisecond
+
+func newDrainCommand(o *options) *cobra.Command {
+	var off, wait bool
+	cmd := &cobra.Command{
+		Use:   "drain",
+		Short: "Refuse new calls; with --wait, until none is left",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			state, err := client.Drain(cmd.Context(), !off)
+			if err != nil {
+				return explain(err)
+			}
+			if wait {
+				if state, err = o.untilEmpty(cmd.Context(), client, state); err != nil {
+					return explain(err)
+				}
+			}
+			return o.print(state, func(w io.Writer) error {
+				text := "new calls are taken again; %d calls\n"
+				if state.Draining {
+					text = "new calls are refused; %d calls left\n"
+				}
+				_, err := fmt.Fprintf(w, text, state.Calls)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&off, "off", false, "take new calls again")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until no call is left")
+	cmd.MarkFlagsMutuallyExclusive("off", "wait")
+	return cmd
+}
+
+// untilEmpty waits until the daemon has no calls and tells on stderr how many are left.
+func (o *options) untilEmpty(ctx context.Context, client *rest.Client, state rest.DrainState) (rest.DrainState, error) {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for told := -1; state.Calls > 0; {
+		if state.Calls != told {
+			told = state.Calls
+			fmt.Fprintf(o.stderr, "waiting for %d calls\n", told)
+		}
+		select {
+		case <-ctx.Done():
+			return state, fmt.Errorf("interrupted with %d calls left; new calls are still refused (tandem drain --off takes them again)", state.Calls)
+		case <-tick.C:
+		}
+		status, err := client.Status(ctx)
+		if ctx.Err() != nil {
+			continue
+		}
+		if err != nil {
+			return state, err
+		}
+		if !status.Draining {
+			return state, errors.New("somebody ended the drain")
+		}
+		state.Calls = status.Calls
+	}
+	return state, nil
+}
+
+func newStopCommand(o *options) *cobra.Command {
+	var release bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "stop",
+		Short: "End the daemon; XDP goes on forwarding unless --release",
+		Long: `Stop ends the daemon and waits until it is gone. With the xdp data plane, calls in progress go on: the kernel forwards them, and
+the next tandemd takes them over. With --release the kernel is emptied and all calls are forgotten.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			stopping, err := o.stop(cmd.Context(), client, release, timeout)
+			if err != nil {
+				return explain(err)
+			}
+			return o.print(stopping, func(w io.Writer) error {
+				text := "process %d has ended; %d calls stay with the kernel, if it carried them\n"
+				if release {
+					text = "process %d has ended; everything was removed from the kernel, %d calls were cut off\n"
+				}
+				_, err := fmt.Fprintf(w, text, stopping.PID, stopping.Calls)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&release, "release", false, "also remove everything from the kernel and forget all calls")
+	cmd.Flags().DurationVar(&timeout, "timeout", 15*time.Second, "how long to wait for the end")
+	return cmd
+}
+
+// stop asks the daemon to end and waits for it.
+func (o *options) stop(ctx context.Context, client *rest.Client, release bool, timeout time.Duration) (rest.Stopping, error) {
+	status, err := client.Status(ctx)
+	if err != nil {
+		return rest.Stopping{}, err
+	}
+	// Held before the request, the descriptor cannot come to mean another process.
+	fd, err := unix.PidfdOpen(status.PID, 0)
+	if err != nil {
+		return rest.Stopping{}, fmt.Errorf("watch process %d: %w", status.PID, err)
+	}
+	defer unix.Close(fd)
+	stopping, err := client.Stop(ctx, release)
+	if err != nil {
+		return rest.Stopping{}, err
+	}
+	deadline := time.Now().Add(timeout)
+	for {
+		if err := ctx.Err(); err != nil {
+			return stopping, fmt.Errorf("interrupted; process %d is ending", stopping.PID)
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return stopping, fmt.Errorf("process %d was asked to end and has not after %v", stopping.PID, timeout)
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(min(left, pollInterval).Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return stopping, fmt.Errorf("wait for process %d: %w", stopping.PID, err)
+		}
+		if n > 0 {
+			return stopping, nil
+		}
+	}
+}
+
+// cleaned is what cleanup prints as JSON.
+type cleaned struct {
+	Instance string `json:"instance"`
+	Kernel   bool   `json:"kernel"` // false: this user may not look at the pins
+}
+
+func newCleanupCommand(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove what an instance left in the kernel and its journal, without a daemon",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if o.socket != "" {
+				return exit.With(exit.Usage, errors.New("cleanup works on an --instance, not on a --socket"))
+			}
+			out := cleaned{Instance: o.instance}
+			if out.Instance == "" {
+				out.Instance = "default"
+			}
+			var err error
+			if out.Kernel, err = cleanup(out.Instance); err != nil {
+				return err
+			}
+			return o.print(out, func(w io.Writer) error {
+				text := "instance %q: kernel and journal are empty\n"
+				if !out.Kernel {
+					text = "instance %q: the journal is empty; the kernel was not looked at, which needs root\n"
+				}
+				_, err := fmt.Fprintf(w, text, out.Instance)
+				return err
+			})
+		},
+	}
+}
+
+// cleanup removes pins, links and the runtime directory of an instance that no process holds.
+func cleanup(instance string) (kernel bool, err error) {
+	if !config.ValidInstance(instance) {
+		return false, exit.With(exit.Usage, fmt.Errorf("%q cannot name an instance", instance))
+	}
+	dir := filepath.Join(config.RuntimeBase(), instance)
+	if err := lifecycle.PrepareDir(dir); err != nil {
+		return false, err
+	}
+	lock, err := lifecycle.Acquire(dir, lifecycle.Owner{PID: os.Getpid(), Started: time.Now()})
+	if err != nil {
+		var running *lifecycle.RunningError
+		if errors.As(err, &running) {
+			return false, exit.With(exit.Running, fmt.Errorf("%w; stop it first: tandem stop --release --instance %s", err, instance))
+		}
+		return false, err
+	}
+	err = bpf.Cleanup("", instance)
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+		return false, lock.Remove()
+	}
+	if err != nil {
+		return false, errors.Join(fmt.Errorf("empty the kernel: %w", err), lock.Release())
+	}
+	return true, lock.Remove()
+}
