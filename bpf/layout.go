@@ -140,3 +140,9 @@ func metaFrom(raw []byte, m *relayMeta) bool {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(m)), len(raw)), raw)
 	return true
 }
+
+// addressWord is an IPv4 address as a packet holds it, read as a word.
+func addressWord(a netip.Addr) uint32 {
+	b := a.As4()
+	return binary.NativeEndian.Uint32(b[:])
+}

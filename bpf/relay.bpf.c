@@ -16,6 +16,12 @@
 char _license[] SEC("license") = "Dual BSD/GPL";
 
 /* Keeps the types in the object, from which Go reads them. */
+const enum abi *unused_abi __attribute__((unused));
+const enum index_value *unused_index_value __attribute__((unused));
+const enum action *unused_action __attribute__((unused));
+const enum accept_kind *unused_accept_kind __attribute__((unused));
+const enum record_flag *unused_record_flag __attribute__((unused));
+const enum event_kind *unused_event_kind __attribute__((unused));
 const enum reason *unused_reason __attribute__((unused));
 const enum exit *unused_exit __attribute__((unused));
 const struct event *unused_event __attribute__((unused));

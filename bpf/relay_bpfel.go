@@ -13,6 +13,29 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type relayAbi uint32
+
+const (
+	relayAbiABI_VERSION relayAbi = 1
+)
+
+type relayAcceptKind uint32
+
+const (
+	relayAcceptKindACCEPT_NONE relayAcceptKind = 0
+	relayAcceptKindACCEPT_ADDR relayAcceptKind = 1
+	relayAcceptKindACCEPT_OPEN relayAcceptKind = 2
+)
+
+type relayAction uint32
+
+const (
+	relayActionACTION_FORWARD relayAction = 1
+	relayActionACTION_HOLD    relayAction = 2
+	relayActionACTION_BLOCK   relayAction = 3
+	relayActionACTION_PUNT    relayAction = 4
+)
+
 type relayAddress struct {
 	_     structs.HostLayout
 	Bytes [16]uint8
@@ -42,6 +65,12 @@ type relayEventBudget struct {
 	Used   uint64
 	Lost   uint64
 }
+
+type relayEventKind uint32
+
+const (
+	relayEventKindEVENT_LEARNT relayEventKind = 1
+)
 
 type relayExit uint32
 
@@ -93,6 +122,14 @@ type relayIndex struct {
 	_       structs.HostLayout
 	Entries [65536]uint32
 }
+
+type relayIndexValue uint32
+
+const (
+	relayIndexValueINDEX_OUTSIDE relayIndexValue = 0
+	relayIndexValueINDEX_EMPTY   relayIndexValue = 1
+	relayIndexValueINDEX_FIRST   relayIndexValue = 2
+)
 
 type relayMeta struct {
 	_        structs.HostLayout
@@ -175,6 +212,15 @@ type relayRecord struct {
 	Reserved   [6]uint8
 }
 
+type relayRecordFlag uint32
+
+const (
+	relayRecordFlagRECORD_CHECK_RTP relayRecordFlag = 1
+	relayRecordFlagRECORD_RTCP      relayRecordFlag = 2
+	relayRecordFlagRECORD_CAPTURE   relayRecordFlag = 4
+	relayRecordFlagRECORD_PINNED    relayRecordFlag = 8
+)
+
 type relayRole struct {
 	_            structs.HostLayout
 	ForwardUntil uint64
@@ -188,24 +234,30 @@ type relayRole struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	relayMapBudget       = "budget"
-	relayMapDaemon       = "daemon"
-	relayMapDevices      = "devices"
-	relayMapEvents       = "events"
-	relayMapFlows        = "flows"
-	relayMapMedia        = "media"
-	relayMapMeta         = "meta"
-	relayMapNextHops     = "next_hops"
-	relayMapReasons      = "reasons"
-	relayMapRecords      = "records"
-	relayMapRole         = "role"
-	relayMapSteer        = "steer"
-	relayProgTandemRelay = "tandem_relay"
-	relayProgTandemSteer = "tandem_steer"
-	relayVarUnusedEvent  = "unused_event"
-	relayVarUnusedExit   = "unused_exit"
-	relayVarUnusedIndex  = "unused_index"
-	relayVarUnusedReason = "unused_reason"
+	relayMapBudget           = "budget"
+	relayMapDaemon           = "daemon"
+	relayMapDevices          = "devices"
+	relayMapEvents           = "events"
+	relayMapFlows            = "flows"
+	relayMapMedia            = "media"
+	relayMapMeta             = "meta"
+	relayMapNextHops         = "next_hops"
+	relayMapReasons          = "reasons"
+	relayMapRecords          = "records"
+	relayMapRole             = "role"
+	relayMapSteer            = "steer"
+	relayProgTandemRelay     = "tandem_relay"
+	relayProgTandemSteer     = "tandem_steer"
+	relayVarUnusedAbi        = "unused_abi"
+	relayVarUnusedAcceptKind = "unused_accept_kind"
+	relayVarUnusedAction     = "unused_action"
+	relayVarUnusedEvent      = "unused_event"
+	relayVarUnusedEventKind  = "unused_event_kind"
+	relayVarUnusedExit       = "unused_exit"
+	relayVarUnusedIndex      = "unused_index"
+	relayVarUnusedIndexValue = "unused_index_value"
+	relayVarUnusedReason     = "unused_reason"
+	relayVarUnusedRecordFlag = "unused_record_flag"
 )
 
 // loadRelay returns the embedded CollectionSpec for relay.
@@ -276,10 +328,16 @@ type relayMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type relayVariableSpecs struct {
-	UnusedEvent  *ebpf.VariableSpec `ebpf:"unused_event"`
-	UnusedExit   *ebpf.VariableSpec `ebpf:"unused_exit"`
-	UnusedIndex  *ebpf.VariableSpec `ebpf:"unused_index"`
-	UnusedReason *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedAbi        *ebpf.VariableSpec `ebpf:"unused_abi"`
+	UnusedAcceptKind *ebpf.VariableSpec `ebpf:"unused_accept_kind"`
+	UnusedAction     *ebpf.VariableSpec `ebpf:"unused_action"`
+	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
+	UnusedEventKind  *ebpf.VariableSpec `ebpf:"unused_event_kind"`
+	UnusedExit       *ebpf.VariableSpec `ebpf:"unused_exit"`
+	UnusedIndex      *ebpf.VariableSpec `ebpf:"unused_index"`
+	UnusedIndexValue *ebpf.VariableSpec `ebpf:"unused_index_value"`
+	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
+	UnusedRecordFlag *ebpf.VariableSpec `ebpf:"unused_record_flag"`
 }
 
 // relayObjects contains all objects after they have been loaded into the kernel.
@@ -337,10 +395,16 @@ func (m *relayMaps) Close() error {
 //
 // It can be passed to loadRelayObjects or ebpf.CollectionSpec.LoadAndAssign.
 type relayVariables struct {
-	UnusedEvent  *ebpf.Variable `ebpf:"unused_event"`
-	UnusedExit   *ebpf.Variable `ebpf:"unused_exit"`
-	UnusedIndex  *ebpf.Variable `ebpf:"unused_index"`
-	UnusedReason *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedAbi        *ebpf.Variable `ebpf:"unused_abi"`
+	UnusedAcceptKind *ebpf.Variable `ebpf:"unused_accept_kind"`
+	UnusedAction     *ebpf.Variable `ebpf:"unused_action"`
+	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
+	UnusedEventKind  *ebpf.Variable `ebpf:"unused_event_kind"`
+	UnusedExit       *ebpf.Variable `ebpf:"unused_exit"`
+	UnusedIndex      *ebpf.Variable `ebpf:"unused_index"`
+	UnusedIndexValue *ebpf.Variable `ebpf:"unused_index_value"`
+	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`
+	UnusedRecordFlag *ebpf.Variable `ebpf:"unused_record_flag"`
 }
 
 // relayPrograms contains all programs after they have been loaded into the kernel.

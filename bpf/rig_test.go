@@ -189,3 +189,15 @@ func goodResult() packet {
 	p.dmac, p.smac, p.ttl, p.src, p.dst = hopMAC, ownMAC, 63, calleeSide, callee
 	return p
 }
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("still waiting: %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -5,7 +5,10 @@
 
 #include "headers/bpf.h"
 
-#define ABI_VERSION 1
+/* Rises with every change of the layout. */
+enum abi {
+	ABI_VERSION = 1,
+};
 
 /* An IPv6 address, or an IPv4-mapped one. */
 struct address {
@@ -17,9 +20,11 @@ struct address {
 };
 
 /* Values of an entry of a media address's index (65,536 u32, one per port). */
-#define INDEX_OUTSIDE 0 /* port outside the media range: the packet is passed untouched */
-#define INDEX_EMPTY 1	/* in the media range, no session: dropped and counted */
-#define INDEX_FIRST 2	/* from here on: position in the record pool */
+enum index_value {
+	INDEX_OUTSIDE = 0, /* port outside the media range: the packet is passed untouched */
+	INDEX_EMPTY = 1,   /* in the media range, no session: dropped and counted */
+	INDEX_FIRST = 2,   /* from here on: position in the record pool */
+};
 
 enum action {
 	ACTION_FORWARD = 1,
@@ -110,7 +115,9 @@ struct daemon {
 	__u64 alive_until; /* after this time nothing is punted: nobody would answer */
 };
 
-#define EVENT_LEARNT 1 /* an endpoint was learnt */
+enum event_kind {
+	EVENT_LEARNT = 1, /* an endpoint was learnt */
+};
 
 /* What the program tells the daemon. */
 struct event {

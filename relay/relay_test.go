@@ -138,9 +138,9 @@ func TestQuarantine(t *testing.T) {
 					t.Fatal(err)
 				}
 				if tt.effect > 0 {
-					time.Sleep(tt.effect - 1)
+					time.Sleep(tt.effect - time.Nanosecond)
 					wantPorts(t, r, 0, 2)
-					time.Sleep(1)
+					time.Sleep(time.Nanosecond)
 				}
 				wantPorts(t, r, 0, 0)
 			})

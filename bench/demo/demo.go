@@ -123,15 +123,11 @@ func (r *run) sweepBefore() error {
 }
 
 func (r *run) announce() {
-	calls := "1 call"
-	if n := r.options.Calls; n > 1 {
-		calls = fmt.Sprintf("%d calls", n)
-	}
 	plane := "native XDP in network namespaces"
 	if r.options.Dataplane == Userspace {
 		plane = "the USERSPACE data plane"
 	}
-	r.show.event("Tandem demo: %s with G.711 speech both ways for %s, through %s", calls, r.options.talk(), plane)
+	r.show.event("Tandem demo: %s with G.711 speech both ways for %s, through %s", plural(r.options.Calls, "call"), r.options.talk(), plane)
 	if r.options.Dataplane == Userspace {
 		r.note("USERSPACE DATA PLANE: the daemon's sockets carry every packet over loopback addresses. This shows neither XDP nor its speed.")
 		r.note("LEFT OUT: the daemon is not stopped in the middle of the call, because here the process itself carries the packets")
@@ -179,7 +175,7 @@ func (r *run) withDaemon(ctx context.Context, p *place, c *calls, program, dir s
 	if err := stop(); err != nil {
 		r.note("%v", err)
 	} else {
-		r.show.event("tandemd has ended, and took its programs and maps out of the kernel")
+		r.show.event("tandemd has ended as asked%s", map[string]string{XDP: ", and took its programs and maps out of the kernel"}[r.options.Dataplane])
 	}
 	evidence.notes = r.notes
 	return evidence.result(), nil
@@ -238,7 +234,7 @@ func (r *run) steps(ctx context.Context, d *daemon, c *calls, tandem netip.AddrP
 	if established == 0 {
 		return fmt.Errorf("no call was established: %s", c.firstProblem())
 	}
-	r.show.event("%d of %d calls are answered: both sides talk", established, r.options.Calls)
+	r.show.event("answered: %d of %s; both sides talk", established, plural(r.options.Calls, "call"))
 	// The reference starts with the talk and shares its pacers.
 	begin := time.Now()
 	s.caller.pacer.Play(s.reference.caller.source, s.reference.caller.conn, local(s.reference.callee.conn), begin)
@@ -268,7 +264,7 @@ func (r *run) steps(ctx context.Context, d *daemon, c *calls, tandem netip.AddrP
 		return err
 	}
 	_, ended := c.count()
-	r.show.event("%d calls have ended", ended)
+	r.show.event("ended: %s", plural(ended, "call"))
 	return r.forgotten(ctx, d.client, c)
 }
 

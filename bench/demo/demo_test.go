@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tandem-relay/tandem/bench"
 	"github.com/tandem-relay/tandem/bench/lab/require"
 )
 
@@ -111,15 +112,50 @@ func TestRunStopped(t *testing.T) {
 	}
 }
 
-// TestRunSlow has a relay own up to another path.
+// TestRunSlow has a relay own up to another path. It is stopped too, so its verdict is bad in any case.
 func TestRunSlow(t *testing.T) {
 	require.Lab(t)
-	o, err := perform(t, t.Context(), Options{Dataplane: XDP, Seconds: 1, Calls: 2, Daemon: standInProgram(t, "slow")})
-	if !errors.Is(err, ErrVerdict) || !strings.Contains(fmt.Sprint(o["problems"]), "on 4 of 4 streams XDP did not carry all but at most 2") {
-		t.Errorf("error %v, problems %v", err, o["problems"])
+	for slow, wrong := range map[int]bool{spareXDP: false, spareXDP + 1: true} {
+		o, err := perform(t, t.Context(), Options{Dataplane: XDP, Seconds: 1, Calls: 2, Daemon: standInProgram(t, fmt.Sprintf("slow=%d", slow))})
+		complains := strings.Contains(fmt.Sprint(o["problems"]), "on 4 of 4 streams XDP did not carry all but at most 2")
+		if !errors.Is(err, ErrVerdict) || complains != wrong {
+			t.Errorf("%d packets of each stream: error %v, problems %v", slow, err, o["problems"])
+		}
+		if o["forwarded_other"] != float64(4*slow) || fmt.Sprint(o["other_reasons"]) != fmt.Sprintf("map[fragment:%d]", 4*slow) {
+			t.Errorf("other: %v %v", o["forwarded_other"], o["other_reasons"])
+		}
 	}
-	if o["forwarded_other"] != 20.0 || fmt.Sprint(o["other_reasons"]) != "map[fragment:20]" {
-		t.Errorf("other: %v %v", o["forwarded_other"], o["other_reasons"])
+}
+
+// TestText has the verdict say what people look for.
+func TestText(t *testing.T) {
+	direction := func(name string, intact bool) Direction {
+		return Direction{name, Totals{AudioIntact: intact, ForwardedXDP: 500, Report: bench.Report{Sent: 501, Received: 500, Lost: 1, Corrupted: 2}}}
+	}
+	r := &Result{OK: false, Problems: []string{"1 packets were lost", "something else"}, Dataplane: XDP, Notes: []string{"a note"},
+		Directions: []Direction{direction("caller to callee", true), direction("callee to caller", false)},
+		Stopped:    &Stopped{3, 300, 299}, Calls: 1, Dropped: map[string]uint64{"no_session": 7},
+		Totals: Totals{ForwardedOther: 3, OtherPaths: map[string]uint64{"slow": 3}, OtherReasons: map[string]uint64{"stun": 1, "fragment": 2}}}
+	bad := r.text()
+	for _, want := range []string{"NOT OK: 1 packets were lost\n        something else", "packets sent", "501", "NOT INTACT (2 damaged, 0 strange)",
+		"1 call from INVITE to BYE", "another path: slow 3; because of fragment 2, stun 1", "dropped by Tandem: no_session 7",
+		"daemon stopped by SIGSTOP for 3.0 s: 300 packets sent meanwhile, 299 of them arrived", "note: a note"} {
+		if !strings.Contains(bad, want) {
+			t.Errorf("no %q in\n%s", want, bad)
+		}
+	}
+	r.OK, r.Problems = true, nil
+	for want, change := range map[string]func(){
+		"XDP carried all but 3 packets":     func() {},
+		"XDP carried every packet":          func() { r.ForwardedOther = 0 },
+		"daemon's sockets, not through XDP": func() { r.Dataplane = Userspace },
+	} {
+		saved := *r
+		change()
+		if good := r.text(); !strings.HasPrefix(good, "\nOK: ") || !strings.Contains(good, want) {
+			t.Errorf("no %q in\n%s", want, good)
+		}
+		*r = saved
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -133,9 +134,10 @@ func (s *stand) view() rest.Sessions {
 		session := rest.Session{ID: id}
 		for i := range b.remotes {
 			flow := rest.Flow{Component: "rtp", Packets: map[string]uint64{s.path: b.counts[i].Load()}}
-			if strings.Contains(s.faults, "slow") && b.counts[i].Load() > 5 {
-				flow.Packets = map[string]uint64{s.path: b.counts[i].Load() - 5, "slow": 5}
-				flow.Punted = map[string]uint64{"fragment": 5}
+			if count, ok := strings.CutPrefix(s.faults, "slow="); ok {
+				n, _ := strconv.ParseUint(count, 10, 8)
+				flow.Packets = map[string]uint64{s.path: max(n, b.counts[i].Load()) - n, "slow": n}
+				flow.Punted = map[string]uint64{"fragment": n}
 			}
 			session.Parties = append(session.Parties, rest.Party{Streams: []rest.Stream{{Signalled: b.remotes[i].String(), Flows: []rest.Flow{flow}}}})
 		}

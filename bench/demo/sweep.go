@@ -70,9 +70,18 @@ func demoPID(name string, prefixes []string) (int, bool) {
 	return 0, false
 }
 
-// dead reports whether no other process has that id: nothing of a demo that runs is touched.
+// dead reports whether no other process with that id runs: nothing of a demo that runs is touched. One that only waits for
+// its parent to notice is dead.
 func dead(pid int) bool {
-	return pid == os.Getpid() || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	if pid == os.Getpid() {
+		return true
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH)
+	}
+	_, state, _ := strings.Cut(string(stat), ") ")
+	return strings.HasPrefix(state, "Z")
 }
 
 // own reports whether the id is this process's.

@@ -65,8 +65,8 @@ func (r *Result) headline() string {
 
 // footer says what does not fit into the table.
 func (r *Result) footer(b *strings.Builder) {
-	fmt.Fprintf(b, "  %d calls from INVITE to BYE; set-up p50 %.1f ms, p99 %.1f ms without the ringing; %d SIP messages sent again\n",
-		r.Calls, r.SetupMS.P50, r.SetupMS.P99, r.SIPRetransmissions)
+	fmt.Fprintf(b, "  %s from INVITE to BYE; set-up p50 %.1f ms, p99 %.1f ms without the ringing; %d SIP messages sent again\n",
+		plural(r.Calls, "call"), r.SetupMS.P50, r.SetupMS.P99, r.SIPRetransmissions)
 	if r.ForwardedOther > 0 {
 		fmt.Fprintf(b, "  another path: %s", list(r.OtherPaths))
 		if len(r.OtherReasons) > 0 {
@@ -89,6 +89,14 @@ func (r *Result) footer(b *strings.Builder) {
 
 // String gives both, without a unit.
 func (q Quantiles) String() string { return fmt.Sprintf("%.1f / %.1f", q.P50, q.P99) }
+
+// plural writes a number with its noun.
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
 
 // list writes counts by name, in the order of the names.
 func list(counts map[string]uint64) string {

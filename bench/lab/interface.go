@@ -155,7 +155,7 @@ func (ns *Namespace) attachPass(name string) (link.Link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load pass program: %w", err)
 	}
-	defer prog.Close()
+	defer func() { _ = prog.Close() }() // the link holds it
 	index, err := ns.Ifindex(name)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func (ns *Namespace) setOffload(name string, command uint32, on bool) error {
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
+		defer func() { _ = unix.Close(fd) }()
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request))); errno != 0 {
 			return os.NewSyscallError("ioctl", errno)
 		}

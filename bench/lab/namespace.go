@@ -45,7 +45,8 @@ func newHost() *Namespace {
 	ns := &Namespace{name: "host", host: true, fd: netns.None(), work: make(chan func()), ended: make(chan struct{})}
 	made := make(chan error)
 	go ns.hold(made)
-	<-made
+	for range made { // there is no error: nothing is made
+	}
 	return ns
 }
 
@@ -137,7 +138,7 @@ func (ns *Namespace) Do(f func() error) error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("open own namespace: %w", err)
 	}
-	defer home.Close()
+	defer func() { _ = home.Close() }()
 	if err := netns.Set(ns.fd); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("enter namespace %s: %w", ns.name, err)

@@ -104,16 +104,19 @@ the next tandemd takes them over. With --release the kernel is emptied and all c
 				return err
 			}
 			defer client.Close()
-			stopping, err := o.stop(cmd.Context(), client, release, timeout)
+			stopping, dataplane, err := stop(cmd.Context(), client, release, timeout)
 			if err != nil {
 				return explain(err)
 			}
 			return o.print(stopping, func(w io.Writer) error {
-				text := "process %d has ended; %d calls stay with the kernel, if it carried them\n"
-				if release {
-					text = "process %d has ended; everything was removed from the kernel, %d calls were cut off\n"
+				text := "the kernel goes on with %d calls"
+				switch {
+				case release:
+					text = "nothing is left in the kernel; %d calls were cut off"
+				case dataplane != "xdp":
+					text = "%d calls are silent until the next tandemd takes them over"
 				}
-				_, err := fmt.Fprintf(w, text, stopping.PID, stopping.Calls)
+				_, err := fmt.Fprintf(w, "process %d has ended; "+text+"\n", stopping.PID, stopping.Calls)
 				return err
 			})
 		},
@@ -123,16 +126,22 @@ the next tandemd takes them over. With --release the kernel is emptied and all c
 	return cmd
 }
 
-// stop asks the daemon to end and waits for it.
-func (o *options) stop(ctx context.Context, client *rest.Client, release bool, timeout time.Duration) (rest.Stopping, error) {
+// stop asks the daemon to end and waits for it. It also returns the name of the data plane.
+func stop(ctx context.Context, client *rest.Client, release bool, timeout time.Duration) (rest.Stopping, string, error) {
 	status, err := client.Status(ctx)
 	if err != nil {
-		return rest.Stopping{}, err
+		return rest.Stopping{}, "", err
 	}
+	stopping, err := end(ctx, client, status.PID, release, timeout)
+	return stopping, status.Dataplane.Name, err
+}
+
+// end asks the process to end and waits until it has.
+func end(ctx context.Context, client *rest.Client, pid int, release bool, timeout time.Duration) (rest.Stopping, error) {
 	// Held before the request, the descriptor cannot come to mean another process.
-	fd, err := unix.PidfdOpen(status.PID, 0)
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return rest.Stopping{}, fmt.Errorf("watch process %d: %w", status.PID, err)
+		return rest.Stopping{}, fmt.Errorf("watch process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
 	stopping, err := client.Stop(ctx, release)

@@ -44,7 +44,7 @@ func printStatus(w io.Writer, s rest.Status) error {
 	case "xdp":
 		fmt.Fprintf(t, "data plane\txdp: the kernel forwards\n")
 	default:
-		fmt.Fprintf(t, "data plane\t%s: NOT IN THE KERNEL. This process moves every packet; calls fall silent when it ends.\n", strings.ToUpper(s.Dataplane.Name))
+		fmt.Fprintf(t, "data plane\t%s: NOT IN THE KERNEL\n", strings.ToUpper(s.Dataplane.Name))
 	}
 	for _, warning := range s.Dataplane.Warnings {
 		fmt.Fprintf(t, "WARNING\t%s\n", warning)

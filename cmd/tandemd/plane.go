@@ -28,12 +28,17 @@ func prepare(cfg *config.Config) error {
 		}
 		return err
 	}
-	// An XDP program of an earlier run would take the packets before our sockets see them.
-	pins := filepath.Join(bpf.DefaultRoot, cfg.Instance)
-	if _, err := os.Stat(pins); err == nil {
-		return fmt.Errorf(`the kernel still forwards for instance %q by XDP (%s): remove that first with "tandem cleanup --instance %s"`, cfg.Instance, pins, cfg.Instance)
+	return checkNoPins(bpf.DefaultRoot, cfg.Instance)
+}
+
+// checkNoPins refuses an instance that XDP still forwards for: the program would take the packets before our sockets see them.
+func checkNoPins(root, instance string) error {
+	pins := filepath.Join(root, instance)
+	// Who may not look there has no XDP program of his own either.
+	if _, err := os.Stat(pins); err != nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf(`the kernel still forwards for instance %q by XDP (%s): remove that first with "tandem cleanup --instance %s"`, instance, pins, instance)
 }
 
 // plane is a data plane with its life.
@@ -55,7 +60,7 @@ func openPlane(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*p
 			run:       func(ctx context.Context) error { <-ctx.Done(); return nil },
 			end:       func(bool) error { return p.Close() },
 			warnings: func() []string {
-				return []string{"userspace data plane: every packet passes through the daemon, and calls fall silent when it ends"}
+				return []string{"every packet passes through the daemon, and calls fall silent when it ends"}
 			},
 		}, nil
 	}

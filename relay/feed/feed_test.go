@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -218,8 +219,8 @@ func TestSinkFails(t *testing.T) {
 		mustAppend(t, l, change("a", 1))
 		boom := errors.New("boom")
 		sinks[failing].fail = boom
-		if _, err := l.Append(change("b", 1)); !errors.Is(err, boom) {
-			t.Fatalf("error %v", err)
+		if _, err := l.Append(change("b", 1)); !errors.Is(err, boom) || strings.Contains(err.Error(), "not the last") {
+			t.Fatalf("error %v, want only that of the sink", err)
 		}
 		sinks[failing].fail = nil
 		if _, last := l.Last(); last != 1 {

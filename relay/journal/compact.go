@@ -2,6 +2,7 @@ package journal
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,8 +51,7 @@ func (j *Journal) compact(c *compaction, old *os.File) error {
 	}
 	if err != nil {
 		if f != nil {
-			f.Close()
-			os.Remove(j.path(tempName))
+			err = errors.Join(err, f.Close(), os.Remove(j.path(tempName)))
 		}
 		// Not again at once: whatever is wrong, such as a full file system, costs time with every attempt.
 		j.retryAt = j.table.size + max(j.table.live, j.slack)

@@ -40,7 +40,7 @@ func load(file io.ReaderAt, size int64, boot string) (*table, error) {
 	var buf []byte
 	for t.size < size {
 		payload, err := readRecord(in, size-t.size, buf)
-		if errors.Is(err, errTorn) && t.size > 0 {
+		if errors.Is(err, errTorn) {
 			break
 		}
 		if err == nil {

@@ -8,12 +8,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tandem-relay/tandem/relay"
 	"github.com/tandem-relay/tandem/relay/internal/datagram"
@@ -56,6 +53,14 @@ type Stage struct {
 	ports   uint16
 	parties []*Party
 	counted map[string]uint64
+	batch   *datagram.Batch // for one packet
+}
+
+func newStage(t testing.TB, world World, session string, ports uint16) *Stage {
+	t.Helper()
+	s := &Stage{t: t, world: world, session: relay.SessionID(session), ports: ports, next: 1, batch: datagram.NewBatch(1)}
+	s.counted = s.reasons()
+	return s
 }
 
 // Play plays every scenario in a world, one after the other. The planes must agree on all they can see and tell.
@@ -64,8 +69,7 @@ func Play(t *testing.T, world World) {
 	ports := uint16(FirstPort)
 	for _, scenario := range Scenarios() {
 		t.Run(scenario.Name, func(t *testing.T) {
-			s := &Stage{t: t, world: world, session: relay.SessionID("stage-" + scenario.Name), ports: ports, next: 1}
-			s.counted = s.reasons()
+			s := newStage(t, world, "stage-"+scenario.Name, ports)
 			defer s.end()
 			t.Cleanup(func() {
 				if t.Failed() {
@@ -152,12 +156,6 @@ func (s *Stage) Learnt(local, remote netip.AddrPort) {
 // Carried requires the number of packets and octets of payload that the record at local forwarded, on whatever path.
 func (s *Stage) Carried(local netip.AddrPort, packets, octets int) {
 	s.t.Helper()
-	sum := func(m map[relay.Path]uint64) (n uint64) {
-		for v := range maps.Values(m) {
-			n += v
-		}
-		return n
-	}
 	var f relay.Flow
 	if !s.eventually(func() bool {
 		f = s.Flow(local)
@@ -165,6 +163,13 @@ func (s *Stage) Carried(local netip.AddrPort, packets, octets int) {
 	}) {
 		s.t.Errorf("flow at %s carried %v packets, %v octets; want %d and %d", local, f.Packets, f.Bytes, packets, octets)
 	}
+}
+
+func sum(byPath map[relay.Path]uint64) (n uint64) {
+	for v := range maps.Values(byPath) {
+		n += v
+	}
+	return n
 }
 
 // Dropped waits until the plane has dropped n more packets for a reason than at the last call for it, and requires that
@@ -186,8 +191,8 @@ func (s *Stage) Dropped(reason string, n int) {
 func (s *Stage) Quiet() {
 	s.t.Helper()
 	for _, p := range s.parties {
-		if payload := p.pending(); payload != nil {
-			s.t.Errorf("%s got a packet that is not for it: % x", p.Addr, payload[:min(len(payload), 16)])
+		if got, ok := p.poll(); ok {
+			s.t.Errorf("%s got a packet from %s that is not for it: % x", p.Addr, got.Remote, got.Payload[:min(len(got.Payload), 16)])
 		}
 	}
 }
@@ -289,16 +294,14 @@ func (p *Party) receive(from netip.AddrPort, tos uint8, payload []byte) error {
 	return nil
 }
 
-// pending returns a packet that waits, or nil.
-func (p *Party) pending() []byte {
-	buf := make([]byte, datagram.MaxPayload)
-	n := -1
-	_ = p.control(func(fd int) (err error) {
-		n, _, err = unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+// poll returns a packet that waits, if one does.
+func (p *Party) poll() (got datagram.Packet, ok bool) {
+	_ = p.control(func(fd int) error {
+		n, err := p.s.batch.Read(fd)
+		if ok = n == 1; ok {
+			got = p.s.batch.Packet(0)
+		}
 		return err
 	})
-	if n < 0 {
-		return nil
-	}
-	return slices.Clip(buf[:n])
+	return got, ok
 }

@@ -179,8 +179,8 @@ func (p *Plane) install(id relay.SessionID, generation uint32, records []relay.R
 	}
 	for _, r := range records {
 		e := p.directory.find(r.Local)
-		if l := e.latch.Load(); l != nil && !r.Accept.Contains(l.remote.Addr()) {
-			e.latch.CompareAndSwap(l, nil) // an address that is no longer accepted is not the party's, window or not
+		if was := e.rule.Load(); was != nil && was.record.Window != r.Window {
+			e.latch.Store(nil) // a window that comes back is a new one
 		}
 		e.rule.Store(p.rule(id, r))
 	}

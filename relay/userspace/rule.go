@@ -21,10 +21,15 @@ type output struct {
 	to   netip.AddrPort
 }
 
-// latch is an endpoint that was learnt. It counts in the window of its number only.
+// latch is an endpoint that was learnt. It counts in the window of its number only, and as long as its address is
+// accepted.
 type latch struct {
 	window uint16
 	remote netip.AddrPort
+}
+
+func (l *latch) counts(r *rule) bool {
+	return l != nil && r != nil && l.window == r.record.Window && r.record.Accept.Contains(l.remote.Addr())
 }
 
 // content is what a payload is by its first octets (RFC 7983, RFC 5761 section 4).
@@ -93,7 +98,7 @@ func (e *endpoint) accept(r *rule, remote netip.AddrPort, payload []byte, now ti
 func (e *endpoint) learn(r *rule, remote netip.AddrPort, content content, now time.Time) bool {
 	for {
 		l := e.latch.Load()
-		if l != nil && l.window == r.record.Window {
+		if l.counts(r) {
 			return l.remote == remote
 		}
 		if content == contentSTUN {
@@ -110,11 +115,10 @@ func (e *endpoint) learn(r *rule, remote netip.AddrPort, content content, now ti
 
 // learnt returns the remote endpoint that was learnt in the present window; zero if none was.
 func (e *endpoint) learnt() netip.AddrPort {
-	r, l := e.rule.Load(), e.latch.Load()
-	if r == nil || l == nil || l.window != r.record.Window {
-		return netip.AddrPort{}
+	if l := e.latch.Load(); l.counts(e.rule.Load()) {
+		return l.remote
 	}
-	return l.remote
+	return netip.AddrPort{}
 }
 
 // destination is where the output's packets go now; zero if nothing is known.

@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -122,7 +122,7 @@ func (c *call) release() {
 		return
 	}
 	c.Session = ""
-	err := c.commit(func(tx *relay.Tx) error { return endSession(tx, id) })
+	err := c.commit(func(tx *relay.Tx) error { c.sh.srv.endSession(tx, id); return nil })
 	if err != nil {
 		c.Session = id // destroy tries again
 		c.sh.srv.log.Error("media session not released", "call", c.ID, "session", string(id), "err", err)
@@ -130,15 +130,10 @@ func (c *call) release() {
 }
 
 // endSession ends a session that may be gone already.
-func endSession(tx *relay.Tx, id relay.SessionID) error {
-	if _, err := tx.Edit(id); err != nil {
-		if errors.Is(err, relay.ErrNoSession) {
-			return nil
-		}
-		return err
+func (s *Server) endSession(tx *relay.Tx, id relay.SessionID) {
+	if _, ok := s.relay.Session(id); ok {
+		tx.End(id)
 	}
-	tx.End(id)
-	return nil
 }
 
 // releaseRetry is how often and how many times a session that could not be released is tried again.
@@ -158,15 +153,12 @@ func (c *call) destroy() {
 	}
 	tx := c.sh.srv.relay.Begin()
 	defer tx.Rollback()
-	var err error
 	if c.Session != "" {
-		err = endSession(tx, c.Session)
+		c.sh.srv.endSession(tx, c.Session)
 	}
-	if err == nil {
-		c.version++
-		tx.Put(feed.Change{Kind: KindCall, Key: c.ID, Version: c.version})
-		err = c.sh.srv.commit(tx)
-	}
+	c.version++
+	tx.Put(feed.Change{Kind: KindCall, Key: c.ID, Version: c.version})
+	err := c.sh.srv.commit(tx)
 	if err != nil && c.retries < releaseTries {
 		c.retries++
 		c.sh.srv.log.Error("call not released, trying again", "call", c.ID, "session", string(c.Session), "err", err)
@@ -230,7 +222,7 @@ func (c *call) hangup(status int, reason string) {
 
 // reasonHeader is a Reason header line (RFC 3326).
 func reasonHeader(cause int, text string) string {
-	return "Reason: SIP;cause=" + itoa(cause) + ";text=\"" + text + "\"\r\n"
+	return "Reason: SIP;cause=" + strconv.Itoa(cause) + ";text=\"" + text + "\"\r\n"
 }
 
 // challengeKey finds the call to which an INVITE with credentials belongs.
@@ -250,7 +242,7 @@ type Call struct {
 	Session relay.SessionID
 	// CallIDs are the Call-ID of each leg, equal ones once.
 	CallIDs []string
-	// From and To are the values of these headers as the call came in.
+	// From and To are the URIs of these headers as the call came in.
 	From, To string
 	// TrunkIn is where the call came from, TrunkOut where it went.
 	TrunkIn, TrunkOut string
@@ -281,7 +273,8 @@ func (c *call) show() Call {
 		ids = append(ids, b.CallID)
 	}
 	return Call{
-		ID: c.ID, State: c.State, Session: c.Session, CallIDs: ids, From: a.From, To: a.To,
+		ID: c.ID, State: c.State, Session: c.Session, CallIDs: ids,
+		From: parseAddress(a.From).uri, To: parseAddress(a.To).uri,
 		TrunkIn: a.Trunk, TrunkOut: b.Trunk, StartedAt: c.Started, AnsweredAt: c.Answered,
 	}
 }

@@ -11,6 +11,7 @@ type trunk struct {
 	Trunk
 	route *trunk // nil: none
 	ln    *listener
+	peer  string // Peer as text
 }
 
 // sources finds the trunk of a source address in one network: by prefix length, the longest first.
@@ -68,7 +69,7 @@ func makeTrunks(all []Trunk, listeners []*listener) (map[string]*trunk, error) {
 		if len(c.Sources) == 0 {
 			c.Sources = []netip.Prefix{netip.PrefixFrom(c.Peer.Addr(), c.Peer.Addr().BitLen())}
 		}
-		t := &trunk{Trunk: c}
+		t := &trunk{Trunk: c, peer: c.Peer.String()}
 		t.Sources = slices.Clone(c.Sources)
 		known := false
 		for _, ln := range listeners {

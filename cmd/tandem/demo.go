@@ -1,0 +1,82 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tandem-relay/tandem/bench/demo"
+	"github.com/tandem-relay/tandem/cmd/internal/exit"
+)
+
+func newDemoCommand() *cobra.Command {
+	o := demo.Options{}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Place real calls through a tandemd of its own and say what became of every packet",
+		Long: `demo makes network namespaces (caller, tandem, callee), starts a real tandemd in the middle one with native XDP, and
+places calls through it, with G.711 speech both ways. In the middle it stops the daemon with SIGSTOP for three seconds:
+what flows meanwhile, the kernel carries alone. It ends with a verdict, and with exit status 0 only if nothing was lost
+or duplicated, the audio is intact byte by byte, and XDP carried all but at most two packets of every stream.
+
+It needs root. Without root, --dataplane userspace does the same over loopback addresses with the daemon's sockets.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Out, o.Err = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			o.JSON = wantsJSON(cmd)
+			if err := refuseForeign(cmd); err != nil {
+				return usage(o, err)
+			}
+			if err := o.Check(); err != nil {
+				return usage(o, err)
+			}
+			// A terminal that is closed, or a pipe, must not keep the demo from cleaning up either.
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+			defer stop()
+			err := demo.Run(ctx, o)
+			if errors.Is(err, demo.ErrPrivilege) {
+				return exit.With(exit.Privilege, err)
+			}
+			return err
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.Dataplane, "dataplane", demo.XDP, "what moves the packets: xdp or userspace")
+	flags.IntVar(&o.Seconds, "seconds", 10, fmt.Sprintf("how long the calls talk, 1 to %d", demo.MaxSeconds))
+	flags.IntVar(&o.Calls, "calls", 1, fmt.Sprintf("how many calls at once, 1 to %d", demo.MaxCalls))
+	flags.StringVar(&o.Daemon, "tandemd", "", "path of the daemon (default: tandemd beside this program)")
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		o.Out, o.JSON = cmd.OutOrStdout(), slices.Contains(os.Args, "--json") || wantsJSON(cmd)
+		return usage(o, err)
+	})
+	return cmd
+}
+
+// wantsJSON reads the flag that all commands share.
+func wantsJSON(cmd *cobra.Command) bool {
+	flag := cmd.Flags().Lookup("json")
+	return flag != nil && flag.Value.String() == "true"
+}
+
+// refuseForeign refuses the flags of a running daemon: the demo has one of its own.
+func refuseForeign(cmd *cobra.Command) error {
+	for _, name := range []string{"instance", "socket"} {
+		if flag := cmd.Flags().Lookup(name); flag != nil && flag.Changed {
+			return fmt.Errorf("--%s does not go with demo, which starts a daemon of its own", name)
+		}
+	}
+	return nil
+}
+
+// usage is the error of a wrong command line, with its object for --json.
+func usage(o demo.Options, err error) error {
+	if o.JSON {
+		err = errors.Join(err, demo.WriteFailure(o.Out, o, err))
+	}
+	return exit.With(exit.Usage, err)
+}

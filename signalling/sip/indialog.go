@@ -1,0 +1,112 @@
+package sip
+
+// dialogRequest handles a request within a dialog, other than ACK and CANCEL. The token finds the leg; Call-ID and tags
+// only verify.
+func (sh *shard) dialogRequest(m *message, key string) {
+	l := sh.legs[uriUser(m.uri)]
+	if l == nil || l.trunk.Network != m.trunk.Network {
+		sh.reject(m, key, 481, "", "")
+		return
+	}
+	c := l.call
+	f := c.dialog(l, m)
+	if f == nil || c.dead {
+		sh.reject(m, key, 481, "", "")
+		return
+	}
+	sh.current.call = c
+	switch {
+	case f.Received[l.side] != 0 && m.cseq <= f.Received[l.side]:
+		sh.reject(m, key, 500, "CSeq Out Of Order", "") // RFC 3261 section 12.2.2
+		return
+	case m.maxForwards == 0:
+		sh.reject(m, key, 483, "", "")
+		return
+	}
+	l.Source = m.from
+	if m.method == methodBYE {
+		c.bye(l, f, m, key)
+		return
+	}
+	if c.State == StateEnding || c.State == StateCancelled || f.Gone {
+		sh.reject(m, key, 481, "", "")
+		return
+	}
+	stx := sh.newServerTx(m, key)
+	if stx == nil {
+		return
+	}
+	f.Received[l.side] = m.cseq
+	if status := c.glare(l, m); status != 0 {
+		extra := ""
+		if status == 500 {
+			extra = "Retry-After: 2\r\n"
+		}
+		stx.reply(status, "", extra)
+		return
+	}
+	c.pass(l, f, m, stx)
+}
+
+// dialog returns the fork that a request belongs to, or nil.
+func (c *call) dialog(l *leg, m *message) *Fork {
+	for i := range c.Forks {
+		if l.matches(m, &c.Forks[i]) {
+			return &c.Forks[i]
+		}
+	}
+	return nil
+}
+
+// glare returns the status of a request that meets an unfinished INVITE or offer (RFC 3261 section 14.2, RFC 3311 section 5.2):
+// 491 if that came from the other side, 500 if from the same one, 0 if there is none.
+func (c *call) glare(l *leg, m *message) int {
+	offers := m.method == methodINVITE || m.method == methodUPDATE && m.body != ""
+	if !offers {
+		return 0
+	}
+	for _, e := range c.exchanges {
+		if !e.invite() && !e.pending() || m.method == methodUPDATE && !e.pending() {
+			continue
+		}
+		if e.from == l.side {
+			return 500
+		}
+		return 491
+	}
+	return 0
+}
+
+// pass sends a request on to the other leg.
+func (c *call) pass(l *leg, f *Fork, m *message, stx *serverTx) {
+	x := &exchange{call: c, from: l.side, method: m.method, tag: f.Tag, in: m.cseq}
+	x.open(stx)
+	if x.invite() {
+		stx.reply(100, "", "")
+	}
+	body, err := x.describeRequest(m)
+	if err != nil {
+		c.report("offer refused", m, err)
+		status, extra := mediaStatus(err)
+		stx.reply(status, "", extra)
+		x.close()
+		return
+	}
+	x.send(m, f, body)
+}
+
+// send begins the client transaction of a request within a dialog.
+func (x *exchange) send(m *message, f *Fork, body describedBody) {
+	c := x.call
+	to := &c.legs[x.to()]
+	x.out = m.cseq + f.Offset[to.side]
+	f.Sent[to.side] = x.out
+	uri, routes, addr := to.way(f)
+	branch := newBranch(c.home)
+	raw := x.request(m, m.method+" "+uri+" SIP/2.0", routes, branch, body)
+	x.ctx = c.sh.newClientTx(branch, m.method, to.ln, addr, raw, x)
+	if x.invite() {
+		x.setHead(uri, routes)
+		c.sh.start(&x.guard, x, c.sh.srv.cfg.Timers.Setup)
+	}
+}

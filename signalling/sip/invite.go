@@ -1,0 +1,314 @@
+package sip
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tandem-relay/tandem/relay"
+)
+
+// invite handles an INVITE outside a dialog: a new call, or a challenged one that comes with credentials.
+func (sh *shard) invite(m *message, key string) {
+	s := sh.srv
+	again := challengeKey(m.trunk.Name, m.callID, m.fromTag, m.uri)
+	merge := again + "\n" + strconv.FormatUint(uint64(m.cseq), 10)
+	c := sh.challenged[again]
+	if c != nil && m.cseq <= c.lastSeq {
+		c = nil
+	}
+	scheme := strings.ToLower(m.uri[:strings.IndexByte(m.uri, ':')])
+	switch {
+	case m.maxForwards == 0:
+		sh.reject(m, key, 483, "", "")
+	case m.first(fieldProxyRequire) != nil:
+		sh.reject(m, key, 420, "", "Unsupported: "+m.text(fieldProxyRequire)+"\r\n")
+	case scheme != "sip" && scheme != "tel":
+		sh.reject(m, key, 416, "", "")
+	case sh.merges[merge] != nil:
+		// RFC 3261 section 8.2.2.2. The same call on another trunk or with another Request-URI is another call: a spiral.
+		s.counts.add(cMerged)
+		sh.reject(m, key, 482, "", "")
+	case c != nil:
+		if stx := sh.begin(m, key, merge); stx != nil {
+			delete(sh.challenged, again)
+			sh.stop(&c.deadline)
+			c.Legs[callee].Source = c.legs[callee].trunk.Peer
+			c.setUp(stx, m)
+		}
+	case s.draining.Load():
+		sh.reject(m, key, 503, "", retryAfter+warning("no new calls, going down for maintenance"))
+	case s.calls.Load() >= int64(s.cfg.Limits.Calls):
+		sh.reject(m, key, 503, "", retryAfter+warning("too many calls"))
+	case m.trunk.route == nil:
+		sh.reject(m, key, 404, "", warning("no route for calls from here"))
+	default:
+		if stx := sh.begin(m, key, merge); stx != nil {
+			s.counts.add(cCallsStarted)
+			home, _ := m.home()
+			sh.newCall(m, home).setUp(stx, m)
+		}
+	}
+}
+
+func warning(text string) string { return "Warning: 399 tandem \"" + text + "\"\r\n" }
+
+// begin makes the server transaction of an INVITE that is served, and says so at once.
+func (sh *shard) begin(m *message, key, merge string) *serverTx {
+	stx := sh.newServerTx(m, key)
+	if stx == nil {
+		return nil
+	}
+	if merge != "" {
+		stx.merge = strings.Clone(merge)
+		sh.merges[stx.merge] = stx
+	}
+	stx.reply(100, "", "")
+	return stx
+}
+
+// setUp sends the INVITE to leg B.
+func (c *call) setUp(stx *serverTx, m *message) {
+	sh := c.sh
+	sh.current.call = c
+	c.learn(m)
+	c.State, c.Forks = StateCalling, nil
+	x := &exchange{call: c, from: caller, method: methodINVITE, in: m.cseq, out: m.cseq, initial: true}
+	x.open(stx)
+	c.initial = x
+	b := &c.legs[callee]
+	branch := newBranch(c.home)
+	uri := retarget(m.uri, b.trunk.peer)
+	c.Setup = &Setup{
+		Invite: []byte(m.head()), From: m.from, Branch: branch, URI: uri, To: b.trunk.Peer, In: x.in, Out: x.out,
+	}
+	body, err := x.described(m, caller, true, func(describedBody) { c.Setup.Offered = true })
+	if err == nil && body.in == "" {
+		err = c.commit(nil)
+	}
+	if err != nil {
+		status, extra := mediaStatus(err)
+		c.report("call refused", m, err)
+		sh.srv.counts.add(cCallsFailed)
+		stx.reply(status, "", extra)
+		c.destroy()
+		return
+	}
+	x.offered = body.in != ""
+	raw := x.request(m, methodINVITE+" "+uri+" SIP/2.0", nil, branch, body)
+	x.ctx = sh.newClientTx(branch, methodINVITE, b.ln, b.trunk.Peer, raw, x)
+	x.setHead(uri, nil)
+	sh.start(&x.guard, x, sh.srv.cfg.Timers.Setup)
+}
+
+// setHead notes what ACK and CANCEL of the INVITE repeat.
+func (x *exchange) setHead(uri string, routes []string) {
+	l := &x.call.Legs[x.to()]
+	from, to := l.From, l.To
+	if !x.initial {
+		if f := x.call.fork(x.tag); f != nil {
+			to = withTag(to, f.Tag)
+		}
+		if x.from == callee {
+			from, to = to, from
+		}
+	}
+	x.ctx.head = requestHead{uri: uri, routes: routes, from: from, to: to, callID: l.CallID, cseq: x.out}
+}
+
+// inviteResponse takes a response to an INVITE.
+func (x *exchange) inviteResponse(m *message) {
+	switch {
+	case m.status < 200:
+		x.provisional(m)
+	case m.status < 300:
+		x.success(m)
+	default:
+		x.failure(m)
+	}
+}
+
+// provisional passes a 1xx on, except 100, which says no more than ours did.
+func (x *exchange) provisional(m *message) {
+	c := x.call
+	if x.cancel != nil {
+		x.sendCancel()
+	}
+	if x.given || x.won || x.closed {
+		return
+	}
+	if m.status == 100 {
+		return
+	}
+	if !x.cancelSent {
+		c.sh.start(&x.guard, x, c.sh.srv.cfg.Timers.Setup) // RFC 3261 section 16.7
+	}
+	fresh := false
+	if x.initial && m.toTag != "" {
+		known := len(c.Forks)
+		if f := c.learnFork(m, x); f == nil || f.Gone {
+			return
+		}
+		fresh = len(c.Forks) > known
+		if c.State == StateCalling {
+			c.State = StateRinging
+		}
+	}
+	body, err := x.describeResponse(m, nil)
+	if err != nil {
+		c.report("early media description cannot be used", m, err)
+		return
+	}
+	if fresh && body.in == "" {
+		c.note()
+	}
+	x.stx.respond(m.status, x.relayed(m, body))
+}
+
+// learnFork finds or makes the fork of a response on leg B; nil if there are too many.
+func (c *call) learnFork(m *message, x *exchange) *Fork {
+	f := c.fork(m.toTag)
+	if f == nil {
+		if len(c.Forks) >= maxForks {
+			return nil
+		}
+		c.Forks = append(c.Forks, Fork{Tag: strings.Clone(m.toTag)})
+		f = &c.Forks[len(c.Forks)-1]
+		f.Received[caller], f.Sent[callee] = x.in, x.out
+	}
+	if m.contact != "" {
+		f.Target = strings.Clone(m.contact)
+	}
+	if len(f.Routes) == 0 {
+		f.Routes = reversed(m.elements(fieldRecordRoute, maxRoutes))
+	}
+	return f
+}
+
+// reversed turns Record-Route into the route set of a UAC (RFC 3261 section 12.1.2).
+func reversed(routes []string) []string {
+	slices.Reverse(routes)
+	return routes
+}
+
+// success takes a 2xx: the first one is the caller's, further ones of other forks are hung up.
+func (x *exchange) success(m *message) {
+	c := x.call
+	switch {
+	case x.won && m.toTag == x.tag:
+		c.sh.srv.counts.add(cRetransmitsIn)
+		if x.ack != nil {
+			x.sendAck()
+		}
+		return
+	case x.losers[m.toTag] != nil || x.won || x.given || !x.stx.open() || c.dead:
+		x.dismiss(m)
+		return
+	}
+	if x.initial {
+		x.answered2xx(m)
+		return
+	}
+	var raw []byte
+	render := func(body describedBody) { raw = x.relayed(m, body) }
+	body, err := x.describeResponse(m, render)
+	if err != nil {
+		x.unusable(m, err)
+		return
+	}
+	if body.in == "" {
+		render(body)
+	}
+	x.won = true
+	x.refreshTargets(x.stx.req, m)
+	x.awaitAck(raw)
+}
+
+// answered2xx takes the 2xx that makes the call. Record, session and the 2xx as it goes back change in one group.
+func (x *exchange) answered2xx(m *message) {
+	c := x.call
+	f := c.learnFork(m, x)
+	if f == nil || f.Gone {
+		x.dismiss(m)
+		x.stx.reply(480, "", "")
+		c.destroy()
+		return
+	}
+	forks := c.Forks
+	render := func(body describedBody) {
+		c.Forks = []Fork{*f}
+		c.State, c.Answered = StateAnswered, c.sh.now.UTC()
+		c.Setup.Answer = x.relayed(m, body)
+	}
+	body, err := x.describeResponse(m, render)
+	if err == nil && body.in == "" {
+		err = c.commit(func(*relay.Tx) error { render(body); return nil })
+	}
+	if err != nil {
+		c.Forks = forks
+		x.unusable(m, err)
+		return
+	}
+	x.won, x.tag = true, c.Forks[0].Tag
+	c.sh.srv.counts.add(cCallsAnswered)
+	x.awaitAck(c.Setup.Answer)
+}
+
+// unusable ends what a 2xx would have made, because its description cannot be used.
+func (x *exchange) unusable(m *message, err error) {
+	c := x.call
+	c.report("answer cannot be used", m, err)
+	status, extra := mediaStatus(err)
+	if status == 400 || status == 488 {
+		status = 502 // it is not the caller's fault
+	}
+	x.dismiss(m)
+	x.stx.reply(status, "", extra)
+	if x.initial {
+		c.sh.srv.counts.add(cCallsFailed)
+		c.destroy()
+		return
+	}
+	x.revert()
+	x.close()
+}
+
+// failure passes a final failure on.
+func (x *exchange) failure(m *message) {
+	c := x.call
+	if x.closed || x.won {
+		return
+	}
+	if x.given {
+		x.close()
+		if x.initial {
+			c.destroy()
+		}
+		return
+	}
+	x.stx.respond(m.status, x.relayed(m, describedBody{}))
+	if !x.initial {
+		x.revert()
+		x.close()
+		return
+	}
+	if m.status == 401 || m.status == 407 {
+		c.challenge(x)
+		return
+	}
+	c.sh.srv.counts.add(cCallsFailed)
+	c.destroy()
+}
+
+// challenge keeps the call, with its session and ports, for the INVITE with credentials.
+func (c *call) challenge(x *exchange) {
+	x.close()
+	c.sh.srv.counts.add(cCallsChallenged)
+	c.State, c.Forks, c.Setup, c.lastSeq = StateChallenged, nil, nil, x.in
+	if former := c.sh.challenged[c.challengeKey()]; former != nil {
+		former.destroy()
+	}
+	c.sh.challenged[c.challengeKey()] = c
+	c.sh.start(&c.deadline, c, c.sh.srv.cfg.Timers.Challenge)
+	c.note()
+}
