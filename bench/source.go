@@ -20,8 +20,8 @@ const FrameInterval = 20 * time.Millisecond
 const (
 	headerSize  = 12
 	packetSize  = headerSize + speech.FrameSize
-	payloadPCMU = 0 // RFC 3551 section 6
-	sentRing    = 1 << 13
+	payloadPCMU = 0       // RFC 3551 section 6
+	sentRing    = 1 << 11 // 40 s
 )
 
 // Source is one RTP stream of G.711 speech (RFC 3550 section 5.1, RFC 3551). Its sink, in the same process, knows from it

@@ -29,12 +29,9 @@ enum payload {
 /* classify looks at the first bytes of the payload (RFC 7983, RFC 5761 section 4). The cursor stands behind the UDP header. */
 static __always_inline enum payload classify(struct cursor *c, const struct packet *p, const struct record *r)
 {
-	struct rtp_start *start;
+	struct rtp_start *start = c->pos;
 
-	if (p->payload_length < RTCP_HEADER)
-		return PAYLOAD_OTHER;
-	start = take(c, sizeof(*start));
-	if (!start)
+	if (p->payload_length < RTCP_HEADER || !step(c, sizeof(*start)))
 		return PAYLOAD_OTHER;
 	if (start->first >> 6 == 2) {
 		if (r->flags & RECORD_RTCP || (start->second >= RTCP_FIRST && start->second <= RTCP_LAST))

@@ -54,9 +54,5 @@ int measure_baseline(struct xdp_md *ctx)
 SEC("xdp")
 int measure_relay(struct xdp_md *ctx)
 {
-	struct packet p = {};
-
-	if (!prepare(ctx))
-		return XDP_ABORTED;
-	return leave(relay(ctx, &p), &p);
+	return prepare(ctx) ? tandem_relay(ctx) : XDP_ABORTED;
 }

@@ -14,6 +14,7 @@
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
 #define MAX_VLANS 2
+#define MAX_OPTIONS 40
 
 struct eth_header {
 	__u8 dst[6];
@@ -55,33 +56,39 @@ struct udp_header {
 	__u16 checksum;
 };
 
+/* Without CAP_PERFMON, packet pointers may neither be subtracted nor compared with NULL, and only constants may be added to them. So
+ * lengths are compared with the frame's length instead. */
 struct cursor {
 	void *pos;
 	void *end;
+	__u32 offset; /* of pos */
+	__u32 length; /* of the frame */
 };
 
-/* take returns the next size bytes and steps over them, or NULL if the frame ends before. */
-static __always_inline void *take(struct cursor *c, __u32 size)
+/* step goes size bytes on, a constant, and returns 0 if the frame ends before. */
+static __always_inline int step(struct cursor *c, __u32 size)
 {
-	void *p = c->pos;
+	void *next = c->pos + size;
 
-	if (p + size > c->end)
-		return NULL;
-	c->pos = p + size;
-	return p;
+	if (next > c->end)
+		return 0;
+	c->pos = next;
+	c->offset += size;
+	return 1;
 }
 
 /* What the later steps need to know of a UDP packet. */
 struct packet {
 	struct eth_header *eth;
-	struct ipv4_header *ip; /* NULL for IPv6 */
-	struct udp_header *udp;
+	struct ipv4_header *ip; /* only with is_ipv4 */
+	struct udp_header *udp; /* not with later_fragment */
 	struct address src, dst;
-	__u32 bytes; /* from the Ethernet header to the end of the IP packet */
 	__u32 ip_length;
 	__u32 payload_length; /* of UDP */
 	int special;	      /* exit for a packet that only the slow path can handle, or GO_ON */
 	int malformed;	      /* lengths contradict each other or the frame */
+	int is_ipv4;
+	int later_fragment;
 };
 
 static __always_inline struct address mapped(__u32 v4)
@@ -105,18 +112,16 @@ static __always_inline __u16 parse_ethernet(struct cursor *c, struct packet *p)
 	__u16 type;
 	int i;
 
-	p->eth = take(c, sizeof(*p->eth));
-	if (!p->eth)
+	p->eth = c->pos;
+	if (!step(c, sizeof(*p->eth)))
 		return 0;
-	p->bytes = sizeof(*p->eth);
 	type = ntohs(p->eth->type);
 	for (i = 0; i < MAX_VLANS; i++) {
 		if (likely(type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ))
 			break;
-		tag = take(c, sizeof(*tag));
-		if (!tag)
+		tag = c->pos;
+		if (!step(c, sizeof(*tag)))
 			return 0;
-		p->bytes += sizeof(*tag);
 		p->special = EXIT_PUNT_VLAN;
 		type = ntohs(tag->type);
 	}
@@ -128,8 +133,8 @@ static __always_inline int parse_udp(struct cursor *c, struct packet *p, __u32 a
 {
 	__u32 length;
 
-	p->udp = take(c, sizeof(*p->udp));
-	if (!p->udp)
+	p->udp = c->pos;
+	if (!step(c, sizeof(*p->udp)))
 		return EXIT_PASS_UNREADABLE;
 	length = ntohs(p->udp->length);
 	if (length < sizeof(*p->udp) || (length > available && !fragment))
@@ -139,21 +144,33 @@ static __always_inline int parse_udp(struct cursor *c, struct packet *p, __u32 a
 	return GO_ON;
 }
 
+static __always_inline int step_options(struct cursor *c, __u32 size)
+{
+	__u32 word;
+
+	for (word = 0; unlikely(word < size && word < MAX_OPTIONS); word += 4) {
+		if (!step(c, 4))
+			return 0;
+		OPAQUE(c->pos);
+	}
+	return 1;
+}
+
 static __always_inline int parse_ipv4(struct cursor *c, struct packet *p)
 {
-	struct ipv4_header *ip = take(c, sizeof(*ip));
-	__u32 header, total, fragment;
+	struct ipv4_header *ip = c->pos;
+	__u32 start = c->offset, header, total, fragment;
 
-	if (!ip)
+	if (!step(c, sizeof(*ip)))
 		return EXIT_PASS_UNREADABLE;
 	header = (ip->version_ihl & 0x0f) * 4;
 	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
 		return EXIT_PASS_UNREADABLE;
 	total = ntohs(ip->total_length);
-	p->bytes += total;
 	if (ip->protocol != PROTOCOL_UDP)
 		return EXIT_PASS_NOT_UDP;
 	p->ip = ip;
+	p->is_ipv4 = 1;
 	p->ip_length = total;
 	p->src = mapped(ip->src);
 	p->dst = mapped(ip->dst);
@@ -162,39 +179,39 @@ static __always_inline int parse_ipv4(struct cursor *c, struct packet *p)
 		p->special = EXIT_PUNT_OPTIONS;
 	if (unlikely(fragment)) {
 		if (fragment & IPV4_FRAGMENT_OFFSET) {
-			p->special = EXIT_PUNT_FRAGMENT;
+			p->later_fragment = 1;
 			return GO_ON;
 		}
 		if (!p->special)
 			p->special = EXIT_PUNT_FRAGMENT;
 	}
-	if (total < header + sizeof(struct udp_header) || (void *)ip + total > c->end)
+	if (total < header + sizeof(struct udp_header) || start + total > c->length)
 		p->malformed = 1;
-	c->pos = (void *)ip + header;
+	if (!step_options(c, header - sizeof(*ip)))
+		return EXIT_PASS_UNREADABLE;
 	return parse_udp(c, p, total - header, fragment);
 }
 
 static __always_inline int parse_ipv6(struct cursor *c, struct packet *p)
 {
-	struct ipv6_header *ip = take(c, sizeof(*ip));
+	struct ipv6_header *ip = c->pos;
 	__u32 length;
 
-	if (!ip)
+	if (!step(c, sizeof(*ip)))
 		return EXIT_PASS_UNREADABLE;
 	length = ntohs(ip->payload_length);
-	p->bytes += sizeof(*ip) + length;
 	if (ip->next_header != PROTOCOL_UDP)
 		return EXIT_PASS_NOT_UDP;
 	__builtin_memcpy(&p->src, ip->src, sizeof(p->src));
 	__builtin_memcpy(&p->dst, ip->dst, sizeof(p->dst));
 	if (!p->special)
 		p->special = EXIT_PUNT_IPV6;
-	if (length < sizeof(struct udp_header) || (void *)(ip + 1) + length > c->end)
+	if (length < sizeof(struct udp_header) || c->offset + length > c->length)
 		p->malformed = 1;
 	return parse_udp(c, p, length, 0);
 }
 
-/* parse reads the frame. A later fragment has no UDP header: p->udp stays NULL. */
+/* parse reads the frame as far as its UDP header, which later fragments do not have. */
 static __always_inline int parse(struct cursor *c, struct packet *p)
 {
 	switch (parse_ethernet(c, p)) {

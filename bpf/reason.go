@@ -99,7 +99,7 @@ func (r Reason) Help() string { return r.text().help }
 type ReasonCount struct {
 	Reason  Reason
 	Packets uint64
-	Bytes   uint64 // from the Ethernet header to the end of the IP packet; the Ethernet header alone where there is none
+	Bytes   uint64 // whole frames
 }
 
 // Counters reads the counts of all reasons, in the order of their numbers, zero ones included.

@@ -96,7 +96,7 @@ static __always_inline int send(struct xdp_md *ctx, const struct packet *p, cons
 
 	if (!READ_ONCE(*(const __u16 *)r->to_port) || !(to->halves[0] | to->halves[1]))
 		return EXIT_NO_DESTINATION;
-	if (!p->ip || to->halves[0] || to->words[2] != htonl(0xffff))
+	if (!p->is_ipv4 || to->halves[0] || to->words[2] != htonl(0xffff))
 		return punt(EXIT_PUNT_IPV6, f, d, now);
 	n = position ? bpf_map_lookup_elem(&next_hops, &position) : NULL;
 	if (!n)
@@ -124,9 +124,9 @@ static __always_inline int send(struct xdp_md *ctx, const struct packet *p, cons
 }
 
 /* relay is the life of a packet. It returns an exit. */
-static __always_inline int relay(struct xdp_md *ctx, struct packet *p)
+static __always_inline int relay(struct xdp_md *ctx, struct packet *p, __u32 length)
 {
-	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end, .length = length};
 	__u32 zero = 0, position;
 	struct record *record;
 	struct daemon *d;
@@ -138,7 +138,7 @@ static __always_inline int relay(struct xdp_md *ctx, struct packet *p)
 	exit = parse(&c, p);
 	if (exit)
 		return exit;
-	if (unlikely(!p->udp)) {
+	if (unlikely(p->later_fragment)) {
 		/* The kernel puts it together with its first fragment, or drops it. */
 		return bpf_map_lookup_elem(&media, &p->dst) ? EXIT_PUNT_FRAGMENT : EXIT_PASS_OTHER_ADDRESS;
 	}
@@ -177,7 +177,7 @@ static __always_inline int relay(struct xdp_md *ctx, struct packet *p)
 	return send(ctx, p, record, f, d, now);
 }
 
-static __always_inline int leave(int exit, const struct packet *p)
+static __always_inline int leave(int exit, __u32 length)
 {
 	__u32 reason = reason_of(exit);
 	struct reason_count *count = bpf_map_lookup_elem(&reasons, &reason);
@@ -185,7 +185,7 @@ static __always_inline int leave(int exit, const struct packet *p)
 
 	if (count) {
 		count->packets++;
-		count->bytes += p->bytes;
+		count->bytes += length;
 	}
 	return verdict == VERDICT_PUNT ? XDP_PASS : verdict;
 }
@@ -193,9 +193,10 @@ static __always_inline int leave(int exit, const struct packet *p)
 SEC("xdp")
 int tandem_relay(struct xdp_md *ctx)
 {
+	__u32 length = bpf_xdp_get_buff_len(ctx);
 	struct packet p = {};
 
-	return leave(relay(ctx, &p), &p);
+	return leave(relay(ctx, &p, length), length);
 }
 
 /* Steers what arrives in the media range to the slow path's sockets: one group of sockets for all ports. */

@@ -142,7 +142,7 @@ struct event_budget {
 
 struct reason_count {
 	__u64 packets;
-	__u64 bytes; /* from the Ethernet header to the end of the IP packet; 0 where no IP header was read */
+	__u64 bytes; /* whole frames */
 };
 
 /* What the pinned maps are, checked before they are adopted. */

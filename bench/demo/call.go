@@ -87,7 +87,7 @@ func (c *calls) invite(ctx context.Context, n int, tandem netip.AddrPort) error 
 	if err != nil {
 		return fmt.Errorf("answer: %w", err)
 	}
-	c.stations.caller.pacer.Play(own.source, own.conn, to, time.Now())
+	c.stations.talk(own, to, n)
 	return nil
 }
 
@@ -124,7 +124,7 @@ func (c *calls) answer(i *agent.Invitation, n int) error {
 	c.mu.Lock()
 	c.answered[n] = call
 	c.mu.Unlock()
-	c.stations.callee.pacer.Play(own.source, own.conn, to, time.Now())
+	c.stations.talk(own, to, n)
 	return nil
 }
 

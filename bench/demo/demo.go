@@ -235,10 +235,8 @@ func (r *run) steps(ctx context.Context, d *daemon, c *calls, tandem netip.AddrP
 		return fmt.Errorf("no call was established: %s", c.firstProblem())
 	}
 	r.show.event("answered: %d of %s; both sides talk", established, plural(r.options.Calls, "call"))
-	// The reference starts with the talk and shares its pacers.
 	begin := time.Now()
-	s.caller.pacer.Play(s.reference.caller.source, s.reference.caller.conn, local(s.reference.callee.conn), begin)
-	s.callee.pacer.Play(s.reference.callee.source, s.reference.callee.conn, local(s.reference.caller.conn), begin)
+	s.refer()
 	end := begin.Add(r.options.talk())
 	if r.options.Dataplane == XDP {
 		pause := r.options.pause()

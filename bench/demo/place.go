@@ -17,7 +17,7 @@ type place struct {
 	caller, tandem, callee *lab.Namespace
 	// The stations' own addresses, and Tandem's towards each of them.
 	callerAddr, outsideAddr, insideAddr, calleeAddr netip.Addr
-	// Over these the reference stream goes from station to station without Tandem.
+	// Over these the reference streams go from station to station without Tandem.
 	callerDirect, calleeDirect netip.Addr
 	outside, inside            string // Tandem's interfaces
 	sipPort                    uint16 // of everybody; 0 at the stations of a shared host

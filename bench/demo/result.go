@@ -167,7 +167,9 @@ func (e *evidence) result() *Result {
 			}
 			t.add(call.sinks()[direction], e.account, local(source))
 		}
-		t.refer(e.stations.reference.sinks()[direction])
+		for _, reference := range e.stations.references {
+			t.refer(reference.sinks()[direction])
+		}
 		r.Directions = append(r.Directions, Direction{name, t.totals()})
 		all.merge(&t)
 	}

@@ -3,8 +3,10 @@ package demo
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -16,6 +18,10 @@ import (
 
 // frameSpread is how many frames neighbouring calls are apart in the same recording, so that their audio differs.
 const frameSpread = 37
+
+// maxReferences is how many calls get a pair of reference streams beside them, at most. With fewer references than calls, the
+// direct link's way through the kernel is colder than Tandem's, and Tandem would seem to take less than no time.
+const maxReferences = 100
 
 // station is a user agent and where it stands.
 type station struct {
@@ -30,6 +36,7 @@ type station struct {
 // leg is one end of a pair of streams: a socket that both sends and receives, as phones do it.
 type leg struct {
 	conn   *net.UDPConn
+	callee bool
 	source *bench.Source
 	sink   *bench.Sink // of what the other end sends
 }
@@ -46,7 +53,8 @@ func (p *pair) sinks() [directions]*bench.Sink {
 type stations struct {
 	caller, callee station
 	calls          []*pair
-	reference      *pair
+	references     []*pair
+	epoch          time.Time // from which the phases of all streams count
 	freeze         *bench.Freeze
 
 	conns   []*net.UDPConn
@@ -61,6 +69,7 @@ func newStations(p *place, count int, c *calls) (_ *stations, err error) {
 		caller: station{ns: p.caller, addr: p.callerAddr, direct: p.callerDirect, voice: speech.Caller(), pacer: bench.NewPacer()},
 		callee: station{ns: p.callee, addr: p.calleeAddr, direct: p.calleeDirect, voice: speech.Callee(), pacer: bench.NewPacer()},
 		freeze: new(bench.Freeze),
+		epoch:  time.Now(),
 		end:    cancel,
 	}
 	c.stations = s
@@ -76,8 +85,12 @@ func newStations(p *place, count int, c *calls) (_ *stations, err error) {
 		}
 		s.calls = append(s.calls, call)
 	}
-	if s.reference, err = s.newPair(s.caller.direct, s.callee.direct, 0); err != nil {
-		return nil, err
+	for n := range min(count, maxReferences) {
+		reference, err := s.newPair(s.caller.direct, s.callee.direct, uint64(n*frameSpread))
+		if err != nil {
+			return nil, err
+		}
+		s.references = append(s.references, reference)
 	}
 	for _, side := range []struct {
 		*station
@@ -99,7 +112,7 @@ func newStations(p *place, count int, c *calls) (_ *stations, err error) {
 func (s *stations) newPair(caller, callee netip.Addr, offset uint64) (*pair, error) {
 	p := &pair{
 		caller: leg{source: bench.NewSource(s.caller.voice, offset, s.freeze)},
-		callee: leg{source: bench.NewSource(s.callee.voice, offset, s.freeze)},
+		callee: leg{callee: true, source: bench.NewSource(s.callee.voice, offset, s.freeze)},
 	}
 	var err error
 	if p.caller.conn, err = s.listen(s.caller.ns, caller); err != nil {
@@ -125,6 +138,33 @@ func (s *stations) listen(ns *lab.Namespace, addr netip.Addr) (*net.UDPConn, err
 		s.conns = append(s.conns, conn)
 	}
 	return conn, err
+}
+
+// start is the next time at which a stream may begin. Each stream, by its number, has a phase of its own within the frame,
+// and all of them are spread evenly however many there are, as those of real phones. So a packet of a reference stream meets
+// the same machine as one of a call: neither comes always in the wake of others, with its way through the kernel still warm.
+func (s *stations) start(stream int) time.Time {
+	_, share := math.Modf(float64(stream) * math.Phi)
+	phase := time.Duration(share * float64(bench.FrameInterval))
+	frames := (time.Since(s.epoch)-phase)/bench.FrameInterval + 1
+	return s.epoch.Add(phase + max(0, frames)*bench.FrameInterval)
+}
+
+// talk lets a leg of a pair send to an address from now on. Pairs are numbered from 0.
+func (s *stations) talk(leg *leg, to netip.AddrPort, number int) {
+	side, stream := &s.caller, 2*number
+	if leg.callee {
+		side, stream = &s.callee, 2*number+1
+	}
+	side.pacer.Play(leg.source, leg.conn, to, s.start(stream))
+}
+
+// refer starts the reference streams.
+func (s *stations) refer() {
+	for n, p := range s.references {
+		s.talk(&p.caller, local(p.callee.conn), len(s.calls)+n)
+		s.talk(&p.callee, local(p.caller.conn), len(s.calls)+n)
+	}
 }
 
 // hush ends all streams: when it returns, nobody sends any more.

@@ -143,7 +143,8 @@ func end(ctx context.Context, client *rest.Client, pid int, release bool, timeou
 	if err != nil {
 		return rest.Stopping{}, fmt.Errorf("watch process %d: %w", pid, err)
 	}
-	defer unix.Close(fd)
+	watched := os.NewFile(uintptr(fd), "pidfd")
+	defer watched.Close()
 	stopping, err := client.Stop(ctx, release)
 	if err != nil {
 		return rest.Stopping{}, err

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tandem-relay/tandem/bench/demo"
 	"github.com/tandem-relay/tandem/cmd/internal/exit"
@@ -25,15 +26,20 @@ what flows meanwhile, the kernel carries alone. It ends with a verdict, and with
 or duplicated, the audio is intact byte by byte, and XDP carried all but at most two packets of every stream.
 
 It needs root. Without root, --dataplane userspace does the same over loopback addresses with the daemon's sockets.`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if err := cobra.NoArgs(cmd, args); err != nil {
+				return usage(cmd, o, fmt.Errorf("demo takes flags only, not %q", args[0]))
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.Out, o.Err = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			o.JSON = wantsJSON(cmd)
 			if err := refuseForeign(cmd); err != nil {
-				return usage(o, err)
+				return usage(cmd, o, err)
 			}
 			if err := o.Check(); err != nil {
-				return usage(o, err)
+				return usage(cmd, o, err)
 			}
 			// A terminal that is closed, or a pipe, must not keep the demo from cleaning up either.
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
@@ -51,8 +57,11 @@ It needs root. Without root, --dataplane userspace does the same over loopback a
 	flags.IntVar(&o.Calls, "calls", 1, fmt.Sprintf("how many calls at once, 1 to %d", demo.MaxCalls))
 	flags.StringVar(&o.Daemon, "tandemd", "", "path of the daemon (default: tandemd beside this program)")
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		o.Out, o.JSON = cmd.OutOrStdout(), slices.Contains(os.Args, "--json") || wantsJSON(cmd)
-		return usage(o, err)
+		var invalid *pflag.InvalidValueError
+		if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "int" {
+			err = fmt.Errorf("--%s is %q: want a whole number", invalid.GetFlag().Name, invalid.GetValue())
+		}
+		return usage(cmd, o, err)
 	})
 	return cmd
 }
@@ -74,9 +83,10 @@ func refuseForeign(cmd *cobra.Command) error {
 }
 
 // usage is the error of a wrong command line, with its object for --json.
-func usage(o demo.Options, err error) error {
-	if o.JSON {
-		err = errors.Join(err, demo.WriteFailure(o.Out, o, err))
+func usage(cmd *cobra.Command, o demo.Options, err error) error {
+	// The flag may stand behind the one that is wrong.
+	if wantsJSON(cmd) || slices.Contains(os.Args, "--json") {
+		err = errors.Join(err, demo.WriteFailure(cmd.OutOrStdout(), o, err))
 	}
 	return exit.With(exit.Usage, err)
 }

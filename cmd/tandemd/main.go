@@ -2,6 +2,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -42,11 +43,17 @@ func run(args []string, stdout, stderr io.Writer) exit.Code {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	if err := serve(cfg, signals, stdout, logger); err != nil {
+	switch err := serve(cfg, signals, stdout, logger); {
+	case err == nil:
+		return exit.OK
+	case errors.Is(err, context.Canceled):
+		// A signal came while the parts were still starting.
+		logger.Info("interrupted at the start", "step", err)
+		return exit.OK
+	default:
 		logger.Error("tandemd ends", "err", err)
 		return exit.Of(err)
 	}
-	return exit.OK
 }
 
 // flags are what the command line says.

@@ -20,15 +20,15 @@ import (
 // prepare checks what the chosen data plane needs before anything is touched. There is no fall-back: what was configured is what runs,
 // or nothing does.
 func prepare(cfg *config.Config) error {
-	if cfg.Dataplane == config.XDP {
-		err := lifecycle.CheckCapabilities(lifecycle.NeedsXDP())
-		var missing *lifecycle.MissingError
-		if errors.As(err, &missing) {
-			return exit.With(exit.Privilege, fmt.Errorf(`data plane "xdp" cannot be used: %w (start as root or with these capabilities, or choose dataplane = "userspace")`, err))
-		}
-		return err
+	if cfg.Dataplane == config.Userspace {
+		return checkNoPins(bpf.DefaultRoot, cfg.Instance)
 	}
-	return checkNoPins(bpf.DefaultRoot, cfg.Instance)
+	err := lifecycle.CheckCapabilities(lifecycle.NeedsXDP())
+	var missing *lifecycle.MissingError
+	if errors.As(err, &missing) {
+		return exit.With(exit.Privilege, fmt.Errorf(`data plane "xdp" cannot be used: %w (start as root or with these capabilities, or choose dataplane = "userspace")`, err))
+	}
+	return err
 }
 
 // checkNoPins refuses an instance that XDP still forwards for: the program would take the packets before our sockets see them.

@@ -16,7 +16,6 @@ const (
 // datagram is what the rules need to know of a UDP packet.
 type datagram struct {
 	src, dst      netip.AddrPort
-	bytes         int // of the frame, up to the end of the IP packet
 	ip, udp       int // where the headers start
 	ipLength      int
 	payload       []byte // of UDP
@@ -31,7 +30,6 @@ func (p *datagram) parse(frame []byte) (reason string) {
 		return "pass_unreadable"
 	}
 	at := 14
-	p.bytes = at
 	etherType := binary.BigEndian.Uint16(frame[12:])
 	for tags := 0; tags < 2 && (etherType == typeVLAN || etherType == typeQinQ); tags++ {
 		if len(frame) < at+4 {
@@ -39,7 +37,6 @@ func (p *datagram) parse(frame []byte) (reason string) {
 		}
 		etherType = binary.BigEndian.Uint16(frame[at+2:])
 		at += 4
-		p.bytes = at
 		p.special = "punt_vlan"
 	}
 	p.ip = at
@@ -61,7 +58,6 @@ func (p *datagram) parseIPv4(frame []byte) string {
 	}
 	header := int(h[0]&15) * 4
 	p.ipLength = int(binary.BigEndian.Uint16(h[2:]))
-	p.bytes += p.ipLength
 	if h[9] != udp {
 		return "pass_not_udp"
 	}
@@ -91,7 +87,6 @@ func (p *datagram) parseIPv6(frame []byte) string {
 		return "pass_unreadable"
 	}
 	length := int(binary.BigEndian.Uint16(h[4:]))
-	p.bytes += 40 + length
 	if h[6] != udp {
 		return "pass_not_udp"
 	}

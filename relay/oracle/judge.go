@@ -19,10 +19,8 @@ type judgement struct {
 	flow     Flow
 }
 
-func (j *judgement) judge(frame []byte) (reason string) {
-	reason = j.p.parse(frame)
-	j.out.Bytes = uint64(j.p.bytes)
-	if reason != "" {
+func (j *judgement) judge(frame []byte) string {
+	if reason := j.p.parse(frame); reason != "" {
 		return reason
 	}
 	index, ok := j.Media[j.p.dst.Addr()]

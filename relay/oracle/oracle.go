@@ -92,7 +92,7 @@ type Tables struct {
 type Decision struct {
 	Verdict Verdict
 	Reason  string
-	Bytes   uint64 // counted under the reason
+	Bytes   uint64 // counted under the reason: the whole frame
 	Frame   []byte // as it leaves, or as it came
 	Egress  uint32 // for Redirect
 	Flow    *FlowChange
@@ -131,7 +131,7 @@ func (t *Tables) Apply(d Decision) {
 
 // Decide decides about a frame that came in by an interface at a time of the monotonic clock in ns. It changes nothing.
 func Decide(t *Tables, frame []byte, ingress uint32, now uint64) Decision {
-	out := Decision{Frame: frame}
+	out := Decision{Frame: frame, Bytes: uint64(len(frame))}
 	c := &judgement{Tables: t, now: now, ingress: ingress, out: &out}
 	out.Reason = c.judge(frame)
 	switch out.Reason {

@@ -179,10 +179,11 @@ func (p *Plane) install(id relay.SessionID, generation uint32, records []relay.R
 	}
 	for _, r := range records {
 		e := p.directory.find(r.Local)
-		if was := e.rule.Load(); was != nil && was.record.Window != r.Window {
-			e.latch.Store(nil) // a window that comes back is a new one
+		next := p.rule(id, r)
+		if was, l := e.rule.Load(), e.latch.Load(); l.counts(was) && !l.counts(next) {
+			e.latch.Store(nil) // it does not come back with its window or its address
 		}
-		e.rule.Store(p.rule(id, r))
+		e.rule.Store(next)
 	}
 	if len(records) == 0 {
 		delete(p.sessions, id)

@@ -76,7 +76,11 @@ func (e *endpoint) accept(r *rule, remote netip.AddrPort, payload []byte, now ti
 	if rec.Action == relay.Block {
 		return blocked
 	}
-	if !rec.Accept.Contains(remote.Addr()) {
+	if l := e.latch.Load(); l.counts(r) {
+		if l.remote.Addr() != remote.Addr() {
+			return sourceMismatch
+		}
+	} else if !rec.Accept.Contains(remote.Addr()) {
 		return sourceMismatch
 	}
 	content := classify(rec.Component, payload)

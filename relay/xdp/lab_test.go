@@ -81,7 +81,8 @@ func newRig(t *testing.T, sides map[string][]netip.Addr, reception lab.Reception
 		for _, addr := range list[1:] {
 			far.Addrs = append(far.Addrs, netip.PrefixFrom(addr, bits))
 		}
-		must(t, l.Connect(near, far))
+		// The far end comes up first: whether its GRO counts is decided when ours does.
+		must(t, l.Connect(far, near))
 	}
 	t.Cleanup(func() {
 		if r.plane != nil {

@@ -54,7 +54,7 @@ func (p *Plane) noticed(local netip.AddrPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.endpoints[local]
-	if p.closed || e == nil || e.told.Load() {
+	if p.closed || e == nil || e.session == nil || e.told.Load() {
 		return
 	}
 	if err := p.tell(e); err != nil {

@@ -12,21 +12,21 @@ import (
 // maxHairpin is how many sessions of ours a packet may pass in a row before it counts as a loop.
 const maxHairpin = 3
 
-// outcome is what became of a packet in the slow path.
+// outcome is what became of a packet in the slow path. Of a packet with several outputs the lowest counts.
 type outcome int
 
 const (
 	slowForwarded outcome = iota
+	slowForeignRoute
+	slowSendFailed
+	slowNoDestination
 	slowNoSession
 	slowNoRight
 	slowBlocked
 	slowSourceMismatch
 	slowMalformedRTP
 	slowHeld
-	slowNoDestination
-	slowForeignRoute
 	slowLoop
-	slowSendFailed
 	outcomes
 )
 
@@ -65,37 +65,34 @@ func (p *Plane) handle(packet slowpath.Packet) {
 	p.deliver(packet, 0)
 }
 
-// deliver relays a packet under the rules that the program applies, and learns where the program may not. It reports
-// whether the packet was sent to anybody.
-func (p *Plane) deliver(packet slowpath.Packet, depth int) bool {
-	if depth > maxHairpin {
-		return p.drop(slowLoop, packet)
-	}
+// deliver relays a packet under the rules that the program applies, and learns where the program may not. Depth is the
+// number of our records that it passed already.
+func (p *Plane) deliver(packet slowpath.Packet, depth int) {
 	kind := classify(packet.Payload)
+	learnt := false
 	for {
-		e, legs, learn, drop := p.judge(packet, kind)
-		if drop != slowForwarded {
-			return p.drop(drop, packet)
-		}
+		e, legs, learn, why := p.judge(packet, kind)
 		if learn {
 			accepted, found := p.claimed(e, packet.Remote)
-			switch {
-			case !found:
-				continue // replaced meanwhile: judge it by the new record
-			case !accepted:
-				return p.drop(slowSourceMismatch, packet)
+			if !found || accepted {
+				learnt = learnt || accepted
+				continue // judge it by the new record, or by what is known now
 			}
+			why = slowSourceMismatch
 		}
-		sent := p.send(e, legs, packet, kind, depth)
-		if learn {
-			p.noticed(e.record.Local)
+		if why == slowForwarded {
+			why = p.send(e, legs, packet, kind, depth)
 		}
-		return sent
+		p.count(why, packet)
+		if learnt {
+			p.noticed(packet.Local)
+		}
+		return
 	}
 }
 
-// judge decides on a packet: whose it is, where it goes, whether its source is still to be learnt, or why it is dropped.
-func (p *Plane) judge(packet slowpath.Packet, kind payload) (e *endpoint, legs []leg, learn bool, drop outcome) {
+// judge decides on a packet: whose it is, where it goes, whether its source must be learnt first, or why it is dropped.
+func (p *Plane) judge(packet slowpath.Packet, kind payload) (e *endpoint, legs []leg, learn bool, why outcome) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	if p.closed {
@@ -110,24 +107,21 @@ func (p *Plane) judge(packet slowpath.Packet, kind payload) (e *endpoint, legs [
 	case e.record.Action == relay.Block:
 		return nil, nil, false, slowBlocked
 	}
-	if learnt := p.learnt(e); learnt.IsValid() {
-		if learnt != packet.Remote {
-			return nil, nil, false, slowSourceMismatch
-		}
-	} else {
-		if !e.record.Accept.Contains(packet.Remote.Addr()) {
-			return nil, nil, false, slowSourceMismatch
-		}
+	switch learnt := p.learnt(e); {
+	case !e.record.Accept.Contains(packet.Remote.Addr()):
+		return nil, nil, false, slowSourceMismatch
+	case e.record.CheckRTP && kind != payloadSTUN && !kind.isRTP(e.record.Component):
+		return nil, nil, false, slowMalformedRTP
+	case !learnt.IsValid():
 		// STUN says who asks, not where media will come from.
 		learn = kind != payloadSTUN
+	case learnt != packet.Remote:
+		return nil, nil, false, slowSourceMismatch
 	}
-	if e.record.CheckRTP && kind != payloadSTUN && !kind.isRTP(e.record.Component) {
-		return nil, nil, false, slowMalformedRTP
-	}
-	if e.record.Action == relay.Hold {
+	if learn || e.record.Action == relay.Hold {
 		return e, nil, learn, slowForwarded
 	}
-	return e, p.legs(e), learn, slowForwarded
+	return e, p.legs(e), false, slowForwarded
 }
 
 // legs says where packets of e go now.
@@ -152,32 +146,32 @@ func (p *Plane) legs(e *endpoint) []leg {
 	return legs
 }
 
-// send sends an accepted packet on every leg and reports whether any took it.
-func (p *Plane) send(e *endpoint, legs []leg, packet slowpath.Packet, kind payload, depth int) bool {
-	sent := false
+// send sends an accepted packet on every leg. It is forwarded if any took it.
+func (p *Plane) send(e *endpoint, legs []leg, packet slowpath.Packet, kind payload, depth int) outcome {
+	result := slowNoDestination
+	switch {
+	case e.record.Action == relay.Hold:
+		result = slowHeld
+	case depth > maxHairpin:
+		result, legs = slowLoop, nil
+	}
 	for _, l := range legs {
 		switch {
 		case p.isMedia(l.to):
-			// The party is behind another record of ours: no need to go through the kernel.
+			// The party is behind another record of ours: no need to go through the kernel, where a circle would turn for ever.
 			onward := slowpath.Packet{Local: l.to, Remote: l.from, TOS: packet.TOS, Payload: packet.Payload}
-			sent = p.deliver(onward, depth+1) || sent
+			p.deliver(onward, depth+1)
+			result = slowForwarded
 		case l.foreign:
-			p.count(slowForeignRoute, packet)
+			result = min(result, slowForeignRoute)
 		case p.slow.Send(l.from, l.to, packet.TOS, packet.Payload) != nil:
-			p.count(slowSendFailed, packet)
+			result = min(result, slowSendFailed)
 		default:
-			p.count(slowForwarded, packet)
-			sent = true
+			result = slowForwarded
 		}
 	}
-	switch {
-	case e.record.Action == relay.Hold:
-		p.count(slowHeld, packet)
-	case len(legs) == 0:
-		p.count(slowNoDestination, packet)
-	}
-	e.counts().saw(bpf.Now(), p.whyPunted(e, kind), len(packet.Payload), sent)
-	return sent
+	e.counts().saw(bpf.Now(), p.whyPunted(e, kind), len(packet.Payload), result == slowForwarded)
+	return result
 }
 
 // whyPunted names the reason for which the program most likely gave a packet to the slow path: what it noted last.
@@ -202,9 +196,4 @@ const frameOverhead = 14 + 20 + 8
 func (p *Plane) count(o outcome, packet slowpath.Packet) {
 	p.tallies[o].packets.Add(1)
 	p.tallies[o].bytes.Add(uint64(len(packet.Payload) + frameOverhead))
-}
-
-func (p *Plane) drop(o outcome, packet slowpath.Packet) bool {
-	p.count(o, packet)
-	return false
 }

@@ -23,7 +23,12 @@ func TestFirewall(t *testing.T) {
 	t.Parallel()
 	require.Tool(t, "nft")
 	r := newRig(t, ipv4(), lab.XDPPass)
-	must(t, r.relay.NFT(`table inet filter { chain input { type filter hook input priority 0; policy drop; ct state established accept; } }`))
+	must(t, r.relay.NFT(`table inet filter {
+		chain input {
+			type filter hook input priority 0; policy drop
+			ct state established accept
+		}
+	}`))
 	must(t, r.relay.Sysctl("net.ipv4.conf.all.rp_filter", "1"))
 	r.start()
 	warnings := r.plane.Warnings()

@@ -127,10 +127,11 @@ func (s *Server) Run(ctx context.Context) error {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(stopping); err != nil {
-		s.logger.Warn("requests in progress were cut off", "err", err)
-		server.Close()
+		s.logger.Warn("requests in progress are cut off", "err", errors.Join(err, server.Close()))
 	}
-	<-served
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve: %w", err)
+	}
 	return nil
 }
 

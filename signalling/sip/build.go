@@ -120,6 +120,14 @@ func (w *rewrite) top(b []byte, m *message) []byte {
 	return b
 }
 
+// nextForwards is Max-Forwards for the next hop (RFC 3261 section 16.6).
+func (m *message) nextForwards() int {
+	if m.maxForwards < 0 {
+		return 70
+	}
+	return max(m.maxForwards-1, 0)
+}
+
 func appendRoutes(b []byte, routes []string) []byte {
 	for _, r := range routes {
 		b = append(append(append(b, "Route: "...), r...), "\r\n"...)
@@ -237,7 +245,7 @@ func (m *message) responseVia() string {
 	return b.String()
 }
 
-// phrases are the reason phrases of responses that we make ourselves (RFC 3261 section 21).
+// phrase is the reason phrase of a response that we make ourselves (RFC 3261 section 21).
 func phrase(status int) string {
 	switch status {
 	case 100:

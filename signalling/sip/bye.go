@@ -32,6 +32,10 @@ func (sh *shard) cancel(m *message) {
 func (c *call) abandon(status int, reason string, m *message) {
 	x := c.initial
 	x.stx.reply(status, "", reason)
+	if x.ctx == nil { // it never left
+		c.destroy()
+		return
+	}
 	x.giveUp(reason, m)
 	c.State = StateCancelled
 	c.release()
@@ -159,6 +163,7 @@ func (c *call) byeBoth(reason string) {
 		c.byes++
 		c.sh.newClientTx(branch, methodBYE, c.legs[i].ln, to, raw, (*ownBye)(c))
 	}
+	c.jump = 0
 	c.release()
 }
 

@@ -32,7 +32,10 @@ type call struct {
 	retries  int
 	lastSeq  uint32 // of the INVITE that was challenged
 	byes     int    // of our own, under way
-	dead     bool
+	jump     uint32 // is added to the next CSeq number of our own, after a restart
+	ending   string // the reason of a hang-up that waits for the deadline
+	dead     bool   // destroyed, though its session may not be released yet
+	gone     bool   // out of every table
 }
 
 // newCall makes a call for an INVITE.
@@ -144,12 +147,16 @@ const (
 
 // destroy removes the call, its session and its record. Transactions run out by themselves.
 func (c *call) destroy() {
+	if c.gone {
+		return
+	}
 	if !c.dead {
 		c.dead = true
 		for _, x := range slices.Clone(c.exchanges) {
 			x.close()
 		}
 		c.sh.stop(&c.deadline)
+		c.ending = ""
 	}
 	tx := c.sh.srv.relay.Begin()
 	defer tx.Rollback()
@@ -173,7 +180,7 @@ func (c *call) destroy() {
 
 // forget removes the call from every table.
 func (c *call) forget() {
-	c.dead = true
+	c.dead, c.gone = true, true
 	c.sh.stop(&c.deadline)
 	for i := range c.legs {
 		delete(c.sh.legs, c.Legs[i].Token)
@@ -201,19 +208,29 @@ func (c *call) fail() {
 // expire is the deadline of a call that waits for somebody.
 func (c *call) expire(*timer) {
 	c.sh.current.call = c
+	if reason := c.ending; reason != "" {
+		c.ending = ""
+		if c.State == StateEnding {
+			c.State = StateTalking
+		}
+		c.hangup(500, reason)
+		return
+	}
 	c.destroy()
 }
 
 // hangup ends a call by our own decision: a call in set-up gets the status and CANCEL, an answered one BYE on both legs.
 func (c *call) hangup(status int, reason string) {
 	switch {
-	case c.dead, c.State == StateCancelled, c.State == StateEnding:
+	case c.dead, c.State == StateEnding:
 		return
-	case c.State == StateChallenged:
+	case c.State == StateCancelled && c.initial != nil:
+		return
+	case c.State == StateChallenged, c.State == StateCancelled:
 		c.destroy()
 	case c.initial != nil && !c.initial.won:
 		c.abandon(status, reason, nil)
-	case len(c.Forks) == 0:
+	case c.State != StateAnswered && c.State != StateTalking || len(c.Forks) == 0:
 		c.destroy()
 	default:
 		c.byeBoth(reason)

@@ -127,7 +127,7 @@ func (tx *clientTx) follow(method, to, extra string, m *message) []byte {
 	if m != nil {
 		return m.render(nil, &rewrite{
 			start: method + " " + tx.head.uri + " SIP/2.0", via: via, routes: tx.head.routes,
-			cseq: tx.head.cseq, maxForwards: max(m.maxForwards-1, 0), callID: tx.head.callID,
+			cseq: tx.head.cseq, maxForwards: m.nextForwards(), callID: tx.head.callID,
 		})
 	}
 	b := append(append(append([]byte(method+" "), tx.head.uri...), " SIP/2.0\r\n"...), via...)

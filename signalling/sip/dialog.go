@@ -148,8 +148,9 @@ func (l *leg) matches(m *message, f *Fork) bool {
 
 // ownRequest builds a request of our own in a dialog, without body, and counts its number.
 func (l *leg) ownRequest(f *Fork, method, branch, extra string) (raw []byte, to netip.AddrPort) {
-	f.Sent[l.side]++
-	f.Offset[l.side]++
+	step := 1 + l.call.jump
+	f.Sent[l.side] += step
+	f.Offset[l.side] += step
 	uri, routes, to := l.way(f)
 	from, toValue := l.From, withTag(l.To, f.Tag)
 	if l.side == caller {

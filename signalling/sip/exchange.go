@@ -76,7 +76,7 @@ func (x *exchange) close() {
 	}
 	if x.stx.open() && x.stx.state != txTerminated {
 		if x.invite() {
-			x.stx.reply(480, "", "")
+			x.stx.reply(487, "", "")
 		} else {
 			// Too late for an answer (RFC 4320 section 4.2).
 			x.stx.terminate()
@@ -91,10 +91,7 @@ func (x *exchange) request(m *message, start string, routes []string, branch str
 	to := &c.legs[x.to()]
 	w := rewrite{
 		start: start, via: to.ln.viaLine(branch), routes: routes,
-		contact: to.contact(), needContact: m.method == methodINVITE, maxForwards: 70,
-	}
-	if m.maxForwards >= 0 {
-		w.maxForwards = max(m.maxForwards-1, 0)
+		contact: to.contact(), needContact: m.method == methodINVITE, maxForwards: m.nextForwards(),
 	}
 	if m.cseq != x.out {
 		w.cseq = x.out

@@ -89,7 +89,7 @@ func (tx *serverTx) respond(status int, raw []byte) {
 		tx.state = txProceeding
 		return
 	}
-	tx.req, tx.via = nil, ""
+	tx.req, tx.via, tx.ex = nil, "", nil
 	if tx.merge != "" {
 		delete(sh.merges, tx.merge)
 		tx.merge = ""

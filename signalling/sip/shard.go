@@ -152,7 +152,7 @@ func (sh *shard) event(m *message, f func()) {
 	if stx != nil {
 		sh.attempt(func() { stx.reply(500, "", "") })
 	}
-	if c != nil && !sh.attempt(c.fail) {
+	if c != nil && !sh.attempt(c.fail) && !sh.attempt(c.destroy) {
 		sh.attempt(c.forget)
 	}
 }

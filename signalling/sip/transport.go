@@ -3,8 +3,10 @@ package sip
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -50,8 +52,19 @@ func (ln *listener) read(ctx context.Context) error {
 			}
 			continue
 		}
-		ln.receive(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
+		ln.guarded(b[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port()))
 	}
+}
+
+// guarded receives a datagram; a panic costs that one only.
+func (ln *listener) guarded(b []byte, from netip.AddrPort) {
+	defer func() {
+		if p := recover(); p != nil {
+			ln.srv.counts.add(cPanics)
+			ln.srv.log.Error("reception of a message ended by a panic", "panic", fmt.Sprint(p), "stack", string(debug.Stack()), "peer", from)
+		}
+	}()
+	ln.receive(b, from)
 }
 
 // pause keeps a socket that fails at once from taking the whole processor.

@@ -17,7 +17,7 @@ func Notify(state ...string) error {
 	if name[0] != '/' && name[0] != '@' {
 		return fmt.Errorf("notify service manager: %w: NOTIFY_SOCKET=%q", errors.ErrUnsupported, name)
 	}
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	conn, err := net.Dial("unixgram", name)
 	if err != nil {
 		return fmt.Errorf("notify service manager: %w", err)
 	}

@@ -1,0 +1,117 @@
+package bpf
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// childVariable makes the test binary do one thing instead of the tests.
+const childVariable = "TANDEM_BPF_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if root := os.Getenv(childVariable); root != "" {
+		if err := unprivileged(root); err != nil {
+			fmt.Printf("%+v\n", err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestCapabilities does everything as a user with CAP_BPF and CAP_NET_ADMIN and nothing else.
+func TestCapabilities(t *testing.T) {
+	s := newSite(t)
+	// The way to the pins must be open to others.
+	for dir := filepath.Dir(s.root); len(dir) > len(os.TempDir()); dir = filepath.Dir(dir) {
+		check(t, os.Chmod(dir, 0o755))
+	}
+	root := filepath.Join(s.root, "unprivileged")
+	check(t, os.Mkdir(root, 0o700), os.Chown(root, 65534, 65534))
+	binary := filepath.Join(filepath.Dir(s.root), "child")
+	self, err := os.ReadFile("/proc/self/exe")
+	check(t, err, os.WriteFile(binary, self, 0o755))
+	for _, c := range []struct {
+		name string
+		caps []uintptr
+		fine bool
+	}{
+		{"CAP_BPF and CAP_NET_ADMIN", []uintptr{unix.CAP_BPF, unix.CAP_NET_ADMIN}, true},
+		{"CAP_BPF alone", []uintptr{unix.CAP_BPF}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var out bytes.Buffer
+			cmd := exec.Command(binary)
+			cmd.Dir = "/"
+			cmd.Env = append(os.Environ(), childVariable+"="+root)
+			cmd.Stdout, cmd.Stderr = &out, &out
+			cmd.SysProcAttr = &syscall.SysProcAttr{
+				Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
+				AmbientCaps: c.caps,
+			}
+			check(t, s.ns.Start(cmd))
+			if err := cmd.Wait(); (err == nil) != c.fine {
+				t.Errorf("%v: %s", err, out.String())
+			}
+			t.Log(strings.TrimSpace(out.String()))
+		})
+	}
+}
+
+// unprivileged is the child.
+func unprivileged(root string) error {
+	if os.Geteuid() == 0 {
+		return errors.New("still root")
+	}
+	dev, err := net.InterfaceByName("eth0.7")
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		p, _, err := Open(Options{Root: root, Records: 64})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		if err := errors.Join(
+			p.Attach(dev.Index, dev.Name, ModeNative), p.AttachLookup(), p.AllowDevice(uint32(dev.Index)),
+			p.OpenMedia(mediaAddr, PortRange{20000, 20009}), p.SetIndex(callerSide, 2),
+			ProveEgress(uint32(dev.Index), dev.HardwareAddr),
+			InjectPass(uint32(dev.Index), goodPacket().frame(), 1),
+		); err != nil {
+			return err
+		}
+		p.SetRole(Role{ForwardUntil: Never})
+		p.SetDaemon(Never, Never)
+		p.WriteNextHop(calleeHop, NextHop{Ifindex: uint32(dev.Index), MTU: 1500, From: mediaAddr, Valid: true})
+		p.WriteRecord(2, sceneRecord())
+		verdict, err := p.objects.TandemRelay.Run(&ebpf.RunOptions{Data: goodPacket().frame(), Repeat: 1})
+		if err != nil || verdict != xdpRedirect {
+			return fmt.Errorf("verdict %d, %w", verdict, err)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if p.Flow(callerFlow).Packets == 1 {
+			if err := p.Events(ctx, func(Event) { cancel() }); !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("event: %w", err)
+			}
+		}
+		if _, err := p.Counters(); err != nil {
+			return err
+		}
+	}
+	return Cleanup(root, "")
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tandem-relay/tandem/cmd/internal/exit"
+)
+
+// startDaemon builds tandemd and starts it on loopback; what it returns is closed when it has ended.
+func startDaemon(t *testing.T, program string) <-chan struct{} {
+	t.Helper()
+	cmd := exec.Command(program, "--config", "../../scripts/examples/loopback.toml")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || !strings.HasPrefix(line, "tandemd ready") {
+		t.Fatalf("got %q %v\n%s", line, err, stderr.String())
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// How it ended is told by what it leaves.
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	return ended
+}
+
+// The whole life of a daemon by the operator's commands alone.
+func TestAgainstRealDaemon(t *testing.T) {
+	base := runtimeBase(t)
+	program := filepath.Join(t.TempDir(), "tandemd")
+	if out, err := exec.Command("go", "build", "-o", program, "../tandemd").CombinedOutput(); err != nil {
+		t.Fatalf("build tandemd: %v\n%s", err, out)
+	}
+	const instance = "loopback"
+	for _, release := range []bool{false, true} {
+		t.Run(fmt.Sprintf("release %v", release), func(t *testing.T) {
+			ended := startDaemon(t, program)
+			code, out, errs := tandem(t, "status")
+			if code != exit.OK || !strings.Contains(out, "USERSPACE: NOT IN THE KERNEL") {
+				t.Errorf("status: code %d: %s%s", code, out, errs)
+			}
+			if code, out, errs := tandem(t, "sessions"); code != exit.OK || out != "no sessions\n" {
+				t.Errorf("sessions: code %d: %s%s", code, out, errs)
+			}
+			if code, out, errs := tandem(t, "drops", "--all"); code != exit.OK || !strings.Contains(out, "no_destination") {
+				t.Errorf("drops: code %d: %s%s", code, out, errs)
+			}
+			if code, _, errs := tandem(t, "cleanup", "--instance", instance); code != exit.Running {
+				t.Errorf("cleanup beside a daemon: code %d: %s", code, errs)
+			}
+			if code, out, errs := tandem(t, "drain", "--wait"); code != exit.OK || out != "new calls are refused; 0 calls left\n" {
+				t.Errorf("drain: code %d: %s%s", code, out, errs)
+			}
+			args := []string{"stop", "--instance", instance}
+			want := "0 calls are silent until the next tandemd takes them over"
+			if release {
+				args, want = append(args, "--release"), "nothing is left in the kernel; 0 calls were cut off"
+			}
+			if code, out, errs := tandem(t, args...); code != exit.OK || !strings.Contains(out, want) {
+				t.Errorf("stop: code %d: %s%s", code, out, errs)
+			}
+			select {
+			case <-ended:
+			case <-time.After(20 * time.Second):
+				t.Fatal("stop returned, and the process lives")
+			}
+			if code, _, errs := tandem(t, "status"); code != exit.NotRunning {
+				t.Errorf("status without a daemon: code %d: %s", code, errs)
+			}
+			left, err := filepath.Glob(filepath.Join(base, instance, "*"))
+			if err != nil || (len(left) == 0) != release {
+				t.Errorf("left behind: %v %v", left, err)
+			}
+		})
+	}
+}
