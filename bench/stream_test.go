@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -184,7 +185,7 @@ func TestSink(t *testing.T) {
 
 // TestPacer plays several streams at once and looks at the pace and at what arrives.
 func TestPacer(t *testing.T) {
-	const streams, span = 20, 600 * time.Millisecond
+	const streams, frames = 20, 25
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	pacer := NewPacer()
@@ -212,21 +213,21 @@ func TestPacer(t *testing.T) {
 		sinks = append(sinks, sink)
 		pacer.Play(source, from, address(at), start.Add(time.Duration(i)*time.Millisecond))
 	}
-	time.AfterFunc(span/3, freeze.Begin)
-	time.AfterFunc(2*span/3, freeze.End)
-	<-time.After(time.Until(start.Add(span)))
+	freeze.Begin()
+	eventually(t, "every stream sends", func() bool {
+		return !slices.ContainsFunc(sinks, func(s *Sink) bool { return s.source.Sent() < frames })
+	})
+	freeze.End()
 	pacer.Stop()
-	elapsed := time.Since(start)
+	most := uint64(time.Since(start)/FrameInterval) + 1
 	for i, sink := range sinks {
 		eventually(t, "all packets arrive", func() bool { return sink.Report().Lost == 0 })
 		r := sink.Report()
-		least := uint64((span-time.Duration(i)*time.Millisecond)/FrameInterval) - 2
-		most := uint64(elapsed/FrameInterval) + 1
-		if r.Sent < least || r.Sent > most || r.Received != r.Sent || r.Corrupted+r.Duplicated+r.Strange+r.Reordered != 0 {
-			t.Errorf("stream %d: %+v, want %d to %d packets sent, and all received", i, r, least, most)
+		if r.Sent > most || r.Received != r.Sent || r.Corrupted+r.Duplicated+r.Strange+r.Reordered != 0 {
+			t.Errorf("stream %d: %+v, want at most %d packets sent, and all received", i, r, most)
 		}
-		if r.FrozenSent < 6 || r.FrozenSent > 14 || r.FrozenReceived != r.FrozenSent {
-			t.Errorf("stream %d: %d sent and %d received during a freeze of 10 frames", i, r.FrozenSent, r.FrozenReceived)
+		if r.FrozenSent < frames || r.FrozenReceived == 0 {
+			t.Errorf("stream %d: %d sent and %d received during the freeze", i, r.FrozenSent, r.FrozenReceived)
 		}
 		if n := sink.Latency().Count(); n != r.Received {
 			t.Errorf("stream %d: %d latencies of %d packets", i, n, r.Received)

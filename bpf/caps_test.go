@@ -87,6 +87,7 @@ func unprivileged(root string) error {
 		}
 		defer p.Close()
 		if err := errors.Join(
+			checkInstructions(p),
 			p.Attach(dev.Index, dev.Name, ModeNative), p.AttachLookup(), p.AllowDevice(uint32(dev.Index)),
 			p.OpenMedia(mediaAddr, PortRange{20000, 20009}), p.SetIndex(callerSide, 2),
 			ProveEgress(uint32(dev.Index), dev.HardwareAddr),

@@ -26,12 +26,13 @@ enum payload {
 	PAYLOAD_RTP,
 };
 
-/* classify looks at the first bytes of the payload (RFC 7983, RFC 5761 section 4). The cursor stands behind the UDP header. */
-static __always_inline enum payload classify(struct cursor *c, const struct packet *p, const struct record *r)
+/* classify looks at the first bytes of the payload (RFC 7983, RFC 5761 section 4). */
+static __always_inline enum payload classify(const struct packet *p, const struct record *r)
 {
-	struct rtp_start *start = c->pos;
+	struct cursor c = p->payload;
+	struct rtp_start *start = c.pos;
 
-	if (p->payload_length < RTCP_HEADER || !step(c, sizeof(*start)))
+	if (p->payload_length < RTCP_HEADER || !step(&c, sizeof(*start)))
 		return PAYLOAD_OTHER;
 	if (start->first >> 6 == 2) {
 		if (r->flags & RECORD_RTCP || (start->second >= RTCP_FIRST && start->second <= RTCP_LAST))
@@ -67,8 +68,8 @@ static __always_inline void emit_learnt(const struct packet *p, const struct rec
 	b->used++;
 	__builtin_memcpy(e.local, &p->dst, sizeof(e.local));
 	__builtin_memcpy(e.remote, &p->src, sizeof(e.remote));
-	*(__u16 *)e.local_port = p->udp->dst;
-	*(__u16 *)e.remote_port = p->udp->src;
+	*(__u16 *)e.local_port = p->dport;
+	*(__u16 *)e.remote_port = p->sport;
 	if (bpf_ringbuf_output(&events, &e, sizeof(e), 0))
 		b->lost++;
 }
@@ -83,7 +84,7 @@ static __always_inline void tell_peer(const struct packet *p, const struct recor
 		return;
 	peer = bpf_map_lookup_elem(&records, &position);
 	if (peer && same_address(&p->src, peer->to))
-		WRITE_ONCE(*(__u16 *)peer->to_port, p->udp->src);
+		WRITE_ONCE(*(__u16 *)peer->to_port, p->sport);
 }
 
 /* learn accepts the packet's source port: the one that was learnt in this window or, if there is none yet, any, which it commits.
@@ -91,7 +92,7 @@ static __always_inline void tell_peer(const struct packet *p, const struct recor
 static __always_inline int learn(const struct packet *p, const struct record *r, __u32 position, struct flow *f, __u64 now)
 {
 	__u64 seen = READ_ONCE(f->latch);
-	__u64 want = LATCH_LEARNT | (__u64)r->window << 16 | ntohs(p->udp->src);
+	__u64 want = LATCH_LEARNT | (__u64)r->window << 16 | ntohs(p->sport);
 	__u64 before;
 
 	if (likely(seen == want))

@@ -13,8 +13,8 @@
 #define PROTOCOL_UDP 17
 #define IPV4_MORE_FRAGMENTS 0x2000
 #define IPV4_FRAGMENT_OFFSET 0x1fff
+#define IPV4_PLAIN 0x45 /* version 4, no options */
 #define MAX_VLANS 2
-#define MAX_OPTIONS 40
 
 struct eth_header {
 	__u8 dst[6];
@@ -56,13 +56,11 @@ struct udp_header {
 	__u16 checksum;
 };
 
-/* Without CAP_PERFMON, packet pointers may neither be subtracted nor compared with NULL, and only constants may be added to them. So
- * lengths are compared with the frame's length instead. */
+/* A cursor over what lies at fixed places. Without CAP_PERFMON, packet pointers may neither be subtracted nor compared with NULL, and
+ * only constants may be added to them: lengths are compared with the frame's length, and what lies elsewhere is copied. */
 struct cursor {
 	void *pos;
 	void *end;
-	__u32 offset; /* of pos */
-	__u32 length; /* of the frame */
 };
 
 /* step goes size bytes on, a constant, and returns 0 if the frame ends before. */
@@ -73,22 +71,23 @@ static __always_inline int step(struct cursor *c, __u32 size)
 	if (next > c->end)
 		return 0;
 	c->pos = next;
-	c->offset += size;
 	return 1;
 }
 
 /* What the later steps need to know of a UDP packet. */
 struct packet {
-	struct eth_header *eth;
-	struct ipv4_header *ip; /* only with is_ipv4 */
-	struct udp_header *udp; /* not with later_fragment */
 	struct address src, dst;
+	__u16 sport, dport; /* network order */
 	__u32 ip_length;
 	__u32 payload_length; /* of UDP */
 	int special;	      /* exit for a packet that only the slow path can handle, or GO_ON */
 	int malformed;	      /* lengths contradict each other or the frame */
-	int is_ipv4;
-	int later_fragment;
+	int later_fragment;   /* has no ports */
+	/* These only if the packet is not special. */
+	struct eth_header *eth;
+	struct ipv4_header *ip;
+	struct udp_header *udp;
+	struct cursor payload;
 };
 
 static __always_inline struct address mapped(__u32 v4)
@@ -105,123 +104,134 @@ static __always_inline int same_address(const struct address *a, const void *b)
 	return a->halves[0] == other->halves[0] && a->halves[1] == other->halves[1];
 }
 
-/* parse_ethernet steps over the Ethernet header and up to two VLAN tags and returns the EtherType, 0 if the frame ends before. */
-static __always_inline __u16 parse_ethernet(struct cursor *c, struct packet *p)
+/* inspect_ipv4 takes what counts from the header, which starts at an offset of the frame. */
+static __always_inline int inspect_ipv4(struct packet *p, const struct ipv4_header *ip, __u32 offset, __u32 length)
 {
-	struct vlan_header *tag;
-	__u16 type;
-	int i;
+	__u32 header = (ip->version_ihl & 0x0f) * 4;
+	__u16 fragment = ntohs(ip->fragment) & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET);
 
-	p->eth = c->pos;
-	if (!step(c, sizeof(*p->eth)))
-		return 0;
-	type = ntohs(p->eth->type);
-	for (i = 0; i < MAX_VLANS; i++) {
-		if (likely(type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ))
-			break;
-		tag = c->pos;
-		if (!step(c, sizeof(*tag)))
-			return 0;
-		p->special = EXIT_PUNT_VLAN;
-		type = ntohs(tag->type);
-	}
-	return type;
-}
-
-/* parse_udp reads the UDP header. available is the length of the IP payload in this packet. */
-static __always_inline int parse_udp(struct cursor *c, struct packet *p, __u32 available, int fragment)
-{
-	__u32 length;
-
-	p->udp = c->pos;
-	if (!step(c, sizeof(*p->udp)))
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
 		return EXIT_PASS_UNREADABLE;
-	length = ntohs(p->udp->length);
-	if (length < sizeof(*p->udp) || (length > available && !fragment))
+	if (ip->protocol != PROTOCOL_UDP)
+		return EXIT_PASS_NOT_UDP;
+	p->src = mapped(ip->src);
+	p->dst = mapped(ip->dst);
+	p->ip_length = ntohs(ip->total_length);
+	if (p->ip_length < header + sizeof(struct udp_header) || offset + p->ip_length > length)
 		p->malformed = 1;
-	else
-		p->payload_length = length - sizeof(*p->udp);
+	if (!p->special && header != sizeof(*ip))
+		p->special = EXIT_PUNT_OPTIONS;
+	if (!p->special && fragment)
+		p->special = EXIT_PUNT_FRAGMENT;
+	if (fragment & IPV4_FRAGMENT_OFFSET)
+		p->later_fragment = 1;
 	return GO_ON;
 }
 
-static __always_inline int step_options(struct cursor *c, __u32 size)
+/* inspect_udp does the same; available is the length of the IP payload. The first fragment of a packet holds less than UDP says. */
+static __always_inline void inspect_udp(struct packet *p, const struct udp_header *udp, __u32 available, int fragment)
 {
-	__u32 word;
+	__u32 length = ntohs(udp->length);
 
-	for (word = 0; unlikely(word < size && word < MAX_OPTIONS); word += 4) {
-		if (!step(c, 4))
-			return 0;
-		OPAQUE(c->pos);
-	}
-	return 1;
-}
-
-static __always_inline int parse_ipv4(struct cursor *c, struct packet *p)
-{
-	struct ipv4_header *ip = c->pos;
-	__u32 start = c->offset, header, total, fragment;
-
-	if (!step(c, sizeof(*ip)))
-		return EXIT_PASS_UNREADABLE;
-	header = (ip->version_ihl & 0x0f) * 4;
-	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
-		return EXIT_PASS_UNREADABLE;
-	total = ntohs(ip->total_length);
-	if (ip->protocol != PROTOCOL_UDP)
-		return EXIT_PASS_NOT_UDP;
-	p->ip = ip;
-	p->is_ipv4 = 1;
-	p->ip_length = total;
-	p->src = mapped(ip->src);
-	p->dst = mapped(ip->dst);
-	fragment = ntohs(ip->fragment) & (IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET);
-	if (!p->special && header != sizeof(*ip))
-		p->special = EXIT_PUNT_OPTIONS;
-	if (unlikely(fragment)) {
-		if (fragment & IPV4_FRAGMENT_OFFSET) {
-			p->later_fragment = 1;
-			return GO_ON;
-		}
-		if (!p->special)
-			p->special = EXIT_PUNT_FRAGMENT;
-	}
-	if (total < header + sizeof(struct udp_header) || start + total > c->length)
+	p->sport = udp->src;
+	p->dport = udp->dst;
+	if (length < sizeof(*udp) || (length > available && !fragment))
 		p->malformed = 1;
-	if (!step_options(c, header - sizeof(*ip)))
-		return EXIT_PASS_UNREADABLE;
-	return parse_udp(c, p, total - header, fragment);
+	else
+		p->payload_length = length - sizeof(*udp);
 }
 
-static __always_inline int parse_ipv6(struct cursor *c, struct packet *p)
+static __always_inline int copy_ipv4(struct xdp_md *ctx, struct packet *p, __u32 offset, __u32 length)
 {
-	struct ipv6_header *ip = c->pos;
-	__u32 length;
+	struct ipv4_header ip;
+	struct udp_header udp;
+	__u32 header;
+	int exit;
 
-	if (!step(c, sizeof(*ip)))
+	if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof(ip)))
 		return EXIT_PASS_UNREADABLE;
-	length = ntohs(ip->payload_length);
-	if (ip->next_header != PROTOCOL_UDP)
+	exit = inspect_ipv4(p, &ip, offset, length);
+	if (exit || p->later_fragment)
+		return exit;
+	header = (ip.version_ihl & 0x0f) * 4;
+	if (bpf_xdp_load_bytes(ctx, offset + header, &udp, sizeof(udp)))
+		return EXIT_PASS_UNREADABLE;
+	inspect_udp(p, &udp, p->ip_length - header, ntohs(ip.fragment) & IPV4_MORE_FRAGMENTS);
+	return GO_ON;
+}
+
+static __always_inline int copy_ipv6(struct xdp_md *ctx, struct packet *p, __u32 offset, __u32 length)
+{
+	struct ipv6_header ip;
+	struct udp_header udp;
+	__u32 available;
+
+	if (bpf_xdp_load_bytes(ctx, offset, &ip, sizeof(ip)))
+		return EXIT_PASS_UNREADABLE;
+	if (ip.next_header != PROTOCOL_UDP)
 		return EXIT_PASS_NOT_UDP;
-	__builtin_memcpy(&p->src, ip->src, sizeof(p->src));
-	__builtin_memcpy(&p->dst, ip->dst, sizeof(p->dst));
+	__builtin_memcpy(&p->src, ip.src, sizeof(p->src));
+	__builtin_memcpy(&p->dst, ip.dst, sizeof(p->dst));
+	available = ntohs(ip.payload_length);
+	if (available < sizeof(udp) || offset + sizeof(ip) + available > length)
+		p->malformed = 1;
 	if (!p->special)
 		p->special = EXIT_PUNT_IPV6;
-	if (length < sizeof(struct udp_header) || c->offset + length > c->length)
-		p->malformed = 1;
-	return parse_udp(c, p, length, 0);
+	if (bpf_xdp_load_bytes(ctx, offset + sizeof(ip), &udp, sizeof(udp)))
+		return EXIT_PASS_UNREADABLE;
+	inspect_udp(p, &udp, available, 0);
+	return GO_ON;
 }
 
-/* parse reads the frame as far as its UDP header, which later fragments do not have. */
-static __always_inline int parse(struct cursor *c, struct packet *p)
+/* parse_special reads what is not plain IPv4: tags, options, fragments, IPv6. */
+static __always_inline int parse_special(struct xdp_md *ctx, struct packet *p, __u16 type, __u32 length)
 {
-	switch (parse_ethernet(c, p)) {
+	__u32 offset = sizeof(struct eth_header);
+	struct vlan_header tag;
+	int i;
+
+	for (i = 0; i < MAX_VLANS; i++) {
+		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ)
+			break;
+		if (bpf_xdp_load_bytes(ctx, offset, &tag, sizeof(tag)))
+			return EXIT_PASS_UNREADABLE;
+		offset += sizeof(tag);
+		p->special = EXIT_PUNT_VLAN;
+		type = ntohs(tag.type);
+	}
+	switch (type) {
 	case ETHERTYPE_IPV4:
-		return parse_ipv4(c, p);
+		return copy_ipv4(ctx, p, offset, length);
 	case ETHERTYPE_IPV6:
-		return parse_ipv6(c, p);
-	case 0:
-		return EXIT_PASS_UNREADABLE;
+		return copy_ipv6(ctx, p, offset, length);
 	default:
 		return EXIT_PASS_NOT_UDP;
 	}
+}
+
+/* parse reads the frame as far as its UDP header. */
+static __always_inline int parse(struct xdp_md *ctx, struct packet *p, __u32 length)
+{
+	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
+	struct eth_header *eth = c.pos;
+	struct ipv4_header *ip;
+	int exit;
+
+	if (!step(&c, sizeof(*eth)))
+		return EXIT_PASS_UNREADABLE;
+	ip = c.pos;
+	if (unlikely(eth->type != htons(ETHERTYPE_IPV4)) || !step(&c, sizeof(*ip)) || unlikely(ip->version_ihl != IPV4_PLAIN) ||
+	    unlikely(ip->fragment & htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
+		return parse_special(ctx, p, ntohs(eth->type), length);
+	exit = inspect_ipv4(p, ip, sizeof(*eth), length);
+	if (exit)
+		return exit;
+	p->eth = eth;
+	p->ip = ip;
+	p->udp = c.pos;
+	if (!step(&c, sizeof(*p->udp)))
+		return EXIT_PASS_UNREADABLE;
+	inspect_udp(p, p->udp, p->ip_length - sizeof(*ip), 0);
+	p->payload = c;
+	return GO_ON;
 }

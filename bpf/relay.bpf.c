@@ -28,8 +28,8 @@ const struct event *unused_event __attribute__((unused));
 const struct index *unused_index __attribute__((unused));
 
 /* accept checks who sends what, and returns GO_ON for a packet that counts as the party's media. */
-static __always_inline int accept(struct cursor *c, const struct packet *p, const struct record *r, __u32 position, struct flow *f,
-				  const struct daemon *d, __u64 now)
+static __always_inline int accept(const struct packet *p, const struct record *r, __u32 position, struct flow *f, const struct daemon *d,
+				  __u64 now)
 {
 	enum payload payload;
 
@@ -43,7 +43,7 @@ static __always_inline int accept(struct cursor *c, const struct packet *p, cons
 		return punt(p->special, f, d, now);
 	if (r->action == ACTION_PUNT)
 		return punt(EXIT_PUNT_ACTION, f, d, now);
-	payload = classify(c, p, r);
+	payload = classify(p, r);
 	if (payload == PAYLOAD_STUN)
 		return punt(EXIT_PUNT_STUN, f, d, now);
 	if (r->flags & RECORD_CHECK_RTP && payload != PAYLOAD_RTP)
@@ -96,7 +96,7 @@ static __always_inline int send(struct xdp_md *ctx, const struct packet *p, cons
 
 	if (!READ_ONCE(*(const __u16 *)r->to_port) || !(to->halves[0] | to->halves[1]))
 		return EXIT_NO_DESTINATION;
-	if (!p->is_ipv4 || to->halves[0] || to->words[2] != htonl(0xffff))
+	if (to->halves[0] || to->words[2] != htonl(0xffff))
 		return punt(EXIT_PUNT_IPV6, f, d, now);
 	n = position ? bpf_map_lookup_elem(&next_hops, &position) : NULL;
 	if (!n)
@@ -126,7 +126,6 @@ static __always_inline int send(struct xdp_md *ctx, const struct packet *p, cons
 /* relay is the life of a packet. It returns an exit. */
 static __always_inline int relay(struct xdp_md *ctx, struct packet *p, __u32 length)
 {
-	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end, .length = length};
 	__u32 zero = 0, position;
 	struct record *record;
 	struct daemon *d;
@@ -135,14 +134,14 @@ static __always_inline int relay(struct xdp_md *ctx, struct packet *p, __u32 len
 	__u64 now;
 	int exit;
 
-	exit = parse(&c, p);
+	exit = parse(ctx, p, length);
 	if (exit)
 		return exit;
 	if (unlikely(p->later_fragment)) {
 		/* The kernel puts it together with its first fragment, or drops it. */
 		return bpf_map_lookup_elem(&media, &p->dst) ? EXIT_PUNT_FRAGMENT : EXIT_PASS_OTHER_ADDRESS;
 	}
-	position = index_of(&p->dst, ntohs(p->udp->dst));
+	position = index_of(&p->dst, ntohs(p->dport));
 	if (position == INDEX_NO_MEDIA)
 		return EXIT_PASS_OTHER_ADDRESS;
 	if (position == INDEX_OUTSIDE)
@@ -168,7 +167,7 @@ static __always_inline int relay(struct xdp_md *ctx, struct packet *p, __u32 len
 		return EXIT_INVALID_RECORD;
 	if (p->malformed)
 		return EXIT_MALFORMED;
-	exit = accept(&c, p, record, position, f, d, now);
+	exit = accept(p, record, position, f, d, now);
 	if (exit)
 		return exit;
 	saw(f, now);

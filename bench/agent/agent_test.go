@@ -211,3 +211,53 @@ func TestManyCalls(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// TestRepeatedAnswer has a callee that never hears the first ACK.
+func TestRepeatedAnswer(t *testing.T) {
+	ctx := deadline(t)
+	callee, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer callee.Close()
+	if err := callee.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	server := callee.LocalAddr().(*net.UDPAddr).AddrPort()
+	acks := make(chan string, 2)
+	go func() {
+		defer close(acks)
+		var answer []byte
+		buf := make([]byte, 65536)
+		for len(acks) < 2 {
+			n, from, err := callee.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			m, err := parse(append([]byte(nil), buf[:n]...))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if m.method == "INVITE" {
+				r := m.response(200, "OK", "far", from)
+				r.set("Contact", "<sip:"+server.String()+">")
+				answer = r.bytes()
+			} else {
+				acks <- m.get("To") + m.get("CSeq")
+			}
+			if _, err := callee.WriteToUDPAddrPort(answer, from); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	caller, _ := start(t, "caller", nil)
+	if _, err := caller.Invite(ctx, server, "callee", nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	first, second := <-acks, <-acks
+	if first == "" || first != second || !strings.Contains(first, "tag=far1 ACK") {
+		t.Errorf("ACKs %q and %q", first, second)
+	}
+}

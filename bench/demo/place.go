@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 
 	"github.com/tandem-relay/tandem/bench/lab"
 )
@@ -134,7 +133,5 @@ func local(conn *net.UDPConn) netip.AddrPort { return conn.LocalAddr().(*net.UDP
 
 // String draws the place.
 func (p *place) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "caller %s ---- %s tandem %s ---- %s callee", p.callerAddr, p.outsideAddr, p.insideAddr, p.calleeAddr)
-	return b.String()
+	return fmt.Sprintf("caller %s ---- %s tandem %s ---- %s callee", p.callerAddr, p.outsideAddr, p.insideAddr, p.calleeAddr)
 }

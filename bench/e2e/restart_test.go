@@ -91,7 +91,7 @@ func TestWaysToAnEmptyKernel(t *testing.T) {
 		t.Errorf("cleanup did its work under a living daemon: %s", out)
 	}
 	second := start2(t, h, d)
-	if !strings.Contains(second, "pid") || !strings.Contains(second, d.instance) {
+	if !strings.Contains(second, fmt.Sprintf("process %d", d.cmd.Process.Pid)) || !strings.Contains(second, d.instance) {
 		t.Errorf("a second process of the instance said: %s", second)
 	}
 

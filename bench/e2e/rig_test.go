@@ -80,7 +80,10 @@ func build(t *testing.T) *house {
 	must(t, h.nat.Forward())
 	must(t, h.nat.NFT(`
 table ip nat {
-	chain post { type nat hook postrouting priority srcnat; oifname "wan" masquerade random }
+	chain post {
+		type nat hook postrouting priority srcnat;
+		oifname "wan" masquerade random
+	}
 }`))
 	return h
 }
@@ -350,7 +353,10 @@ func counting(t testing.TB, ns *lab.Namespace, match string) (read func() int) {
 	must(t, ns.NFT(fmt.Sprintf(`
 table ip e2e {
 	counter seen {}
-	chain pre { type filter hook prerouting priority -400; %s counter name seen }
+	chain pre {
+		type filter hook prerouting priority -400;
+		%s counter name seen
+	}
 }`, match)))
 	return func() int {
 		t.Helper()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -23,9 +24,9 @@ func command(t testing.TB, name, runtime string, args ...string) *exec.Cmd {
 
 const offer = "v=0\r\no=- 1 1 IN IP4 198.51.100.20\r\ns=-\r\nc=IN IP4 198.51.100.20\r\nt=0 0\r\nm=audio 4000 RTP/AVP 8\r\n"
 
-// invite is a complete INVITE from the nat box.
+// invite is a complete INVITE from the nat box. The port 5090 stands for the one that it is sent from.
 func invite(id, user string) string {
-	return fmt.Sprintf("INVITE sip:%s@198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.20:5090;branch=z9hG4bK%s\r\n"+
+	return fmt.Sprintf("INVITE sip:%s@198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.20:5090;rport;branch=z9hG4bK%s\r\n"+
 		"From: <sip:a@example.org>;tag=%s\r\nTo: <sip:%s@example.org>\r\nCall-ID: %s\r\nCSeq: 1 INVITE\r\n"+
 		"Contact: <sip:a@198.51.100.20:5090>\r\nMax-Forwards: 70\r\nContent-Type: application/sdp\r\nContent-Length: %d\r\n\r\n%s",
 		user, id, id, user, id, len(offer), offer)
@@ -33,18 +34,20 @@ func invite(id, user string) string {
 
 // request is an in-dialog request of a call that does not exist.
 func request(method, id string) string {
-	return fmt.Sprintf("%s sip:nobody@198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.20:5090;branch=z9hG4bK%s\r\n"+
+	return fmt.Sprintf("%s sip:nobody@198.51.100.1 SIP/2.0\r\nVia: SIP/2.0/UDP 198.51.100.20:5090;rport;branch=z9hG4bK%s\r\n"+
 		"From: <sip:a@example.org>;tag=1\r\nTo: <sip:b@example.org>;tag=2\r\nCall-ID: %s\r\nCSeq: 7 %s\r\nMax-Forwards: 70\r\n"+
 		"Content-Length: 0\r\n\r\n", method, id, id, method)
 }
 
-// expect sends one message from port 5090 of ip and waits for an answer that begins with want; an empty want expects
+// expect sends one message from a fresh port of ip and waits for an answer that begins with want; an empty want expects
 // silence for half a second.
 func (h *house) expect(t *testing.T, ns *lab.Namespace, ip, message, want string) {
 	t.Helper()
-	conn, err := ns.ListenUDP(netip.AddrPortFrom(netip.MustParseAddr(ip), 5090))
+	conn, err := ns.ListenUDP(netip.AddrPortFrom(netip.MustParseAddr(ip), 0))
 	must(t, err)
 	defer conn.Close()
+	own := conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	message = strings.ReplaceAll(message, ":5090", fmt.Sprintf(":%d", own.Port()))
 	_, err = conn.WriteToUDPAddrPort([]byte(message), netip.MustParseAddrPort(outsideIP+":5060"))
 	must(t, err)
 	limit := 5 * time.Second
@@ -116,7 +119,7 @@ sources = ["203.0.113.77/32"]
 		h.expect(t, h.stranger, "203.0.113.66", message, "")
 	}
 	// From a trunk: the proper answer.
-	h.expect(t, h.stranger, "203.0.113.77", strings.ReplaceAll(invite("no-route", "x"), "198.51.100.20", "203.0.113.77"), "SIP/2.0 404 ")
+	h.expect(t, h.stranger, "203.0.113.77", strings.ReplaceAll(invite("no-route", "x"), "SIP/2.0/UDP 198.51.100.20", "SIP/2.0/UDP 203.0.113.77"), "SIP/2.0 404 ")
 	h.expect(t, h.nat, natIP, request("BYE", "unknown"), "SIP/2.0 481 ")
 	h.expect(t, h.nat, natIP, request("ACK", "unknown"), "")
 	h.expect(t, h.nat, natIP, strings.Replace(invite("no-hops", "x"), "Max-Forwards: 70", "Max-Forwards: 0", 1), "SIP/2.0 483 ")

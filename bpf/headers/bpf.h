@@ -18,9 +18,6 @@ typedef long long __s64;
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define WRITE_ONCE(x, v) (*(volatile __typeof__(x) *)&(x) = (v))
 
-/* Hides from the compiler where a value comes from, so that it keeps the steps that lead to it. */
-#define OPAQUE(x) __asm__ volatile("" : "+r"(x))
-
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define htons(x) ((__u16)__builtin_bswap16(x))
 #define htonl(x) ((__u32)__builtin_bswap32(x))
@@ -95,4 +92,5 @@ static long (*const bpf_sk_release)(void *sock) = (void *)86;
 static long (*const bpf_sk_assign)(void *ctx, void *sk, __u64 flags) = (void *)124;
 static long (*const bpf_ringbuf_output)(void *ringbuf, void *data, __u64 size, __u64 flags) = (void *)130;
 static __u64 (*const bpf_xdp_get_buff_len)(struct xdp_md *ctx) = (void *)188;
+static long (*const bpf_xdp_load_bytes)(struct xdp_md *ctx, __u32 offset, void *to, __u32 size) = (void *)189;
 static __u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)160;

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tandem-relay/tandem/cmd/internal/exit"
+	"github.com/tandem-relay/tandem/cmd/internal/lifecycle"
 )
 
 // startDaemon builds tandemd and starts it on loopback; what it returns is closed when it has ended.
@@ -77,6 +78,9 @@ func TestAgainstRealDaemon(t *testing.T) {
 			}
 			if code, out, errs := tandem(t, args...); code != exit.OK || !strings.Contains(out, want) {
 				t.Errorf("stop: code %d: %s%s", code, out, errs)
+			}
+			if _, held, err := lifecycle.Held(filepath.Join(base, instance)); held || err != nil {
+				t.Errorf("stop returned, and the instance is held: %v", err)
 			}
 			select {
 			case <-ended:

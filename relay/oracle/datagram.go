@@ -45,8 +45,6 @@ func (p *datagram) parse(frame []byte) (reason string) {
 		return p.parseIPv4(frame)
 	case typeIPv6:
 		return p.parseIPv6(frame)
-	case 0:
-		return "pass_unreadable"
 	}
 	return "pass_not_udp"
 }

@@ -30,11 +30,12 @@ func Compare(t *testing.T, seed uint64, steps int, worlds ...World) {
 		for _, tale := range tales {
 			tale.take(step)
 		}
-		first, same := "", false
 		if !tales[0].stage.eventually(func() bool {
-			first = tales[0].show()
-			same = !slices.ContainsFunc(tales[1:], func(other *tale) bool { return other.show() != first })
-			return same && tales[0].settled()
+			if slices.ContainsFunc(tales, func(tale *tale) bool { return !tale.settled() }) {
+				return false
+			}
+			first := tales[0].show()
+			return !slices.ContainsFunc(tales[1:], func(other *tale) bool { return other.show() != first })
 		}) {
 			for _, tale := range tales {
 				t.Errorf("%s shows:\n%s", tale.stage.world.Plane().Name(), tale.show())
@@ -59,6 +60,7 @@ type tale struct {
 	sent     int
 	dropped  map[string]uint64 // before the story
 	ended    int               // packets that records carried which are gone
+	told     map[netip.AddrPort]netip.AddrPort
 }
 
 // sideOf returns the side of local endpoint or party i of n.
@@ -71,7 +73,7 @@ func sideOf(i, n int) string {
 
 func newTale(t *testing.T, world World, name string) *tale {
 	s := newStage(t, world, name, LastPort-31)
-	tale := &tale{stage: s, dropped: s.reasons()}
+	tale := &tale{stage: s, dropped: s.reasons(), told: make(map[netip.AddrPort]netip.AddrPort)}
 	for i := range tale.locals {
 		tale.locals[i] = s.Local(sideOf(i, taleLocals), i%2*2)
 	}
@@ -188,7 +190,7 @@ func (t *tale) take(s step) {
 		}
 		return
 	}
-	for _, f := range t.stage.world.Plane().Flows(t.stage.session) {
+	for _, f := range t.flows() {
 		if !slices.ContainsFunc(s.records, func(plan recordPlan) bool { return t.locals[plan.local] == f.Local }) {
 			t.ended += int(sum(f.Packets))
 		}
@@ -198,6 +200,11 @@ func (t *tale) take(s step) {
 		records = append(records, t.record(plan))
 	}
 	t.stage.Apply(records...)
+	for _, f := range t.flows() {
+		if !f.Learnt.IsValid() {
+			delete(t.told, f.Local)
+		}
+	}
 }
 
 func (t *tale) record(plan recordPlan) relay.Record {
@@ -223,15 +230,43 @@ func (t *tale) record(plan recordPlan) relay.Record {
 	return r
 }
 
-// settled reports whether every packet of the story has been forwarded and received, or dropped.
+// settled reports whether every packet of the story has been forwarded and received, or dropped, and what was learnt
+// was told: until then a plane may still be about to use it.
 func (t *tale) settled() bool {
+	t.listen()
 	forwarded, dropped := t.ends()
 	ended := forwarded
 	for _, n := range dropped {
 		ended += int(n)
 	}
-	return ended == t.sent && len(t.received) >= forwarded
+	return ended == t.sent && len(t.received) >= forwarded && !slices.ContainsFunc(t.flows(), func(f relay.Flow) bool {
+		return f.Learnt.IsValid() && t.told[f.Local] != f.Learnt
+	})
 }
+
+// listen takes what has arrived: packets and events.
+func (t *tale) listen() {
+	for i, p := range t.parties {
+		for got, ok := p.poll(); ok; got, ok = p.poll() {
+			line := fmt.Sprintf("  party %d got from local %d: TOS %#x, %d octets, crc %08x\n",
+				i, slices.Index(t.locals[:], got.Remote), got.TOS, len(got.Payload), crc32.ChecksumIEEE(got.Payload))
+			at, _ := slices.BinarySearch(t.received, line)
+			t.received = slices.Insert(t.received, at, line)
+		}
+	}
+	for {
+		select {
+		case e := <-t.stage.world.Plane().Events():
+			if e.Session == t.stage.session {
+				t.told[e.Local] = e.Remote
+			}
+		default:
+			return
+		}
+	}
+}
+
+func (t *tale) flows() []relay.Flow { return t.stage.world.Plane().Flows(t.stage.session) }
 
 // ends counts the packets that were forwarded and, by reason, those that were dropped. A packet that is both malformed and
 // from a wrong port is counted under either; which of them depends on its path.
@@ -246,7 +281,7 @@ func (t *tale) ends() (forwarded int, dropped map[string]uint64) {
 	delete(dropped, "malformed_rtp")
 	delete(dropped, "source_mismatch")
 	forwarded = t.ended
-	for _, f := range t.stage.world.Plane().Flows(t.stage.session) {
+	for _, f := range t.flows() {
 		forwarded += int(sum(f.Packets))
 	}
 	return forwarded, dropped
@@ -254,18 +289,10 @@ func (t *tale) ends() (forwarded int, dropped map[string]uint64) {
 
 // show tells all that can be seen so far.
 func (t *tale) show() string {
-	for i, p := range t.parties {
-		for got, ok := p.poll(); ok; got, ok = p.poll() {
-			line := fmt.Sprintf("  party %d got from local %d: TOS %#x, %d octets, crc %08x\n",
-				i, slices.Index(t.locals[:], got.Remote), got.TOS, len(got.Payload), crc32.ChecksumIEEE(got.Payload))
-			at, _ := slices.BinarySearch(t.received, line)
-			t.received = slices.Insert(t.received, at, line)
-		}
-	}
 	forwarded, dropped := t.ends()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d sent, %d forwarded, dropped %v\n", t.sent, forwarded, dropped)
-	flows := t.stage.world.Plane().Flows(t.stage.session)
+	flows := t.flows()
 	slices.SortFunc(flows, func(a, b relay.Flow) int { return a.Local.Compare(b.Local) })
 	for _, f := range flows {
 		learnt := slices.IndexFunc(t.parties[:], func(p *Party) bool { return p.Addr == f.Learnt })

@@ -44,6 +44,7 @@ func Scenarios() []Scenario {
 		{"same window", "a change that keeps the window keeps what was learnt", sameWindow},
 		{"new port", "an address may stay while its port changes: media goes to the new one at once", newPort},
 		{"new window", "media goes to the new address at once; the old source is a stranger", newWindow},
+		{"window returns", "what was learnt is gone with its window or its address, for good", windowReturns},
 		{"several outputs", "one source may have several sinks", severalOutputs},
 		{"own session", "a party may be behind another record of ours", ownSession},
 		{"circle", "records that send to one another in a circle do not turn for ever", circle},

@@ -82,7 +82,8 @@ func set(s *Stage) {
 	c.passes(c.callee, member, 1)
 	c.caller.Send(c.outside, 0, RTP(1, 160))
 	outsider.Send(c.outside, 0, RTP(1, 160))
-	s.Dropped("source_mismatch", 2)
+	c.caller.Send(c.outside, 0, []byte{1, 2, 3}) // who it is comes before what it says
+	s.Dropped("source_mismatch", 3)
 	c.passes(member, c.callee, 9)
 }
 
@@ -138,6 +139,25 @@ func newPort(s *Stage) {
 	s.Learnt(c.outside, moved.Addr)
 	c.caller.Send(c.outside, 0, RTP(4, 160))
 	s.Dropped("source_mismatch", 1)
+}
+
+func windowReturns(s *Stage) {
+	c := newCall(s)
+	c.install()
+	c.out(1)
+	for _, window := range []uint16{2, 1} {
+		c.fromOut.Window = window
+		c.install()
+		s.Learnt(c.outside, netip.AddrPort{})
+	}
+	accept := c.fromOut.Accept
+	c.out(2)
+	for _, other := range []relay.AcceptSet{From(s.Party(Outside, 1).Addr.Addr()), accept} {
+		c.fromOut.Accept = other
+		c.install()
+		s.Learnt(c.outside, netip.AddrPort{})
+	}
+	c.out(3)
 }
 
 func newWindow(s *Stage) {

@@ -117,7 +117,7 @@ func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, ipv4(), lab.XDPPass)
 	for name, value := range map[string]string{
-		"base_reachable_time_ms": "1000", "delay_first_probe_time": "1", "retrans_time_ms": "100", "gc_stale_time": "2",
+		"base_reachable_time_ms": "1000", "delay_first_probe_time": "0", "retrans_time_ms": "100", "gc_stale_time": "2",
 	} {
 		must(t, r.relay.Sysctl("net.ipv4.neigh.inside."+name, value))
 	}
@@ -142,7 +142,7 @@ func TestNeighbours(t *testing.T) {
 	for _, want := range []int{netlink.NUD_STALE, netlink.NUD_REACHABLE} {
 		for state() != want {
 			if time.Now().After(deadline) {
-				t.Fatalf("nobody confirmed the neighbour; state %#x, want %#x", state(), want)
+				t.Fatalf("nobody confirmed the neighbour; state %#x, want %#x; %+v", state(), want, r.flow(c.id, c.atOut))
 			}
 			if !arrives(c.caller, c.atOut, c.callee) {
 				t.Fatal("a packet was lost meanwhile")

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,13 +120,13 @@ func (p *Plane) testFirewall(ctx context.Context, networks []Network) {
 // try sends the probes and returns those that did not arrive.
 func (p *Plane) try(ctx context.Context, probes []probe) []probe {
 	arrived := make(chan nonce, len(probes))
-	sent := make(map[nonce]probe)
-	for _, t := range probes {
+	sent := make(map[nonce]int) // which of the probes
+	for i, t := range probes {
 		var n nonce
 		_, _ = rand.Read(n[:]) // never fails
 		n[0] = 0xff            // neither RTP nor STUN, should anybody else see it
 		p.selftest.expect(n, arrived)
-		sent[n] = t
+		sent[n] = i
 		if err := bpf.InjectPass(uint32(t.device.index), optionsFrame(t, n[:]), 1); err != nil {
 			p.logger.Info("slow path is not tested", "interface", t.device.name, "error", err)
 			p.selftest.forget(n)
@@ -144,10 +145,15 @@ func (p *Plane) try(ctx context.Context, probes []probe) []probe {
 			done = true
 		}
 	}
-	var lost []probe
-	for n, t := range sent {
+	var missing []int
+	for n, i := range sent {
 		p.selftest.forget(n)
-		lost = append(lost, t)
+		missing = append(missing, i)
+	}
+	slices.Sort(missing)
+	var lost []probe
+	for _, i := range missing {
+		lost = append(lost, probes[i])
 	}
 	return lost
 }

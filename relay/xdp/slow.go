@@ -69,14 +69,16 @@ func (p *Plane) handle(packet slowpath.Packet) {
 // number of our records that it passed already.
 func (p *Plane) deliver(packet slowpath.Packet, depth int) {
 	kind := classify(packet.Payload)
-	learnt := false
 	for {
 		e, legs, learn, why := p.judge(packet, kind)
 		if learn {
-			accepted, found := p.claimed(e, packet.Remote)
-			if !found || accepted {
-				learnt = learnt || accepted
-				continue // judge it by the new record, or by what is known now
+			switch accepted, found := p.claimed(e, packet.Remote); {
+			case accepted:
+				// The answer to this packet must find the way back.
+				p.noticed(packet.Local)
+				continue
+			case !found:
+				continue // replaced meanwhile: judge it by the new record
 			}
 			why = slowSourceMismatch
 		}
@@ -84,9 +86,6 @@ func (p *Plane) deliver(packet slowpath.Packet, depth int) {
 			why = p.send(e, legs, packet, kind, depth)
 		}
 		p.count(why, packet)
-		if learnt {
-			p.noticed(packet.Local)
-		}
 		return
 	}
 }

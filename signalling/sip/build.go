@@ -66,9 +66,9 @@ func (m *message) render(b []byte, w *rewrite) []byte {
 		case fieldCallID:
 			b = m.valueField(b, f, w.callID)
 		case fieldFrom:
-			b = m.tagField(b, f, w.fromTag)
+			b = m.valueField(b, f, withTag(m.value(f), w.fromTag))
 		case fieldTo:
-			b = m.tagField(b, f, w.toTag)
+			b = m.valueField(b, f, withTag(m.value(f), w.toTag))
 		}
 	}
 	bodyAt := len(m.raw) - len(m.body)
@@ -183,18 +183,6 @@ func (m *message) contactField(b []byte, f *field, uri string) []byte {
 		b = append(append(append(append(append(b, first[:c.start]...), '<'), uri...), '>'), first[c.end:]...)
 	}
 	return append(b, m.raw[f.valueEnd:f.end]...)
-}
-
-// tagField replaces the value of the tag parameter of From or To.
-func (m *message) tagField(b []byte, f *field, tag string) []byte {
-	value := m.value(f)
-	a := parseAddress(value)
-	old, ok := parameter(a.params, "tag")
-	if !ok || old == "" {
-		return m.valueField(b, f, value+";tag="+tag)
-	}
-	at := strings.LastIndex(value, old)
-	return m.valueField(b, f, value[:at]+tag+value[at+len(old):])
 }
 
 // responseVia returns the Via lines of a response to the request: those of the request, with received and rport filled

@@ -202,3 +202,6 @@ func (m *message) adopt(parsed sipgo.Message) *fault {
 	}
 	return nil
 }
+
+// newParser makes the parser that check uses.
+func newParser() *sipgo.Parser { return sipgo.NewParser() }

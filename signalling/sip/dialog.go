@@ -161,18 +161,22 @@ func (l *leg) ownRequest(f *Fork, method, branch, extra string) (raw []byte, to 
 	return appendCore(b, from, toValue, l.CallID, f.Sent[l.side], method, extra), to
 }
 
-// withTag gives a From or To value another tag, or its first.
+// withTag gives a From or To value another tag, or its first; everything else stays as written.
 func withTag(value, tag string) string {
 	if tag == "" {
 		return value
 	}
-	a := parseAddress(value)
-	old, ok := parameter(a.params, "tag")
-	if !ok || old == "" {
-		return value + ";tag=" + tag
+	at := len(value) - len(parseAddress(value).params)
+	for at < len(value) {
+		one, rest := nextParameter(value[at:])
+		end := len(value) - len(rest)
+		key, old, has := strings.Cut(one, "=")
+		if has && strings.EqualFold(strings.TrimSpace(key), "tag") {
+			return value[:end-len(strings.TrimLeft(old, " \t\r\n"))] + tag + value[end:]
+		}
+		at = end
 	}
-	at := strings.LastIndex(value, old)
-	return value[:at] + tag + value[at+len(old):]
+	return value + ";tag=" + tag
 }
 
 // appendCore ends a request of our own: the fields that every request has, and no body.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -246,7 +247,9 @@ func (p *peer) send(text string) {
 }
 
 // crlf lets tests write messages with plain line ends.
-func crlf(s string) string { return strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\n", "\r\n") }
+func crlf(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\n", "\r\n")
+}
 
 // text is a received message, read by rules of its own.
 type text string
@@ -351,6 +354,23 @@ func (p *peer) until(what string) text {
 		}
 	}
 }
+
+// untilFinal takes messages until a final response.
+func (p *peer) untilFinal() text {
+	p.r.t.Helper()
+	for {
+		select {
+		case d := <-p.conn.in:
+			if m := text(d.b); m.status() >= 200 {
+				return m
+			}
+		case <-time.After(2 * time.Minute):
+			p.r.t.Fatalf("%v: no final response", p.conn.addr)
+		}
+	}
+}
+
+func yield() { runtime.Gosched() }
 
 // silent fails if anything arrives within the time.
 func (p *peer) silent(d time.Duration) {
@@ -488,9 +508,11 @@ type callSetUp struct {
 }
 
 // establish makes the usual call.
-func (r *rig) establish() *callSetUp {
+func (r *rig) establish() *callSetUp { r.t.Helper(); return r.establishOn(r.phone(), r.pbx()) }
+
+func (r *rig) establishOn(phone, pbx *peer) *callSetUp {
 	r.t.Helper()
-	s := &callSetUp{phone: r.phone(), pbx: r.pbx()}
+	s := &callSetUp{phone: phone, pbx: pbx}
 	s.phone.send(s.phone.inviteText(s.phone.branch(), 1, "", description("198.51.100.20", 4000)))
 	s.phone.expect("100")
 	s.inviteB = s.pbx.expect("INVITE")

@@ -55,7 +55,7 @@ func newShard(s *Server, index int) *shard {
 		legs:       make(map[string]*leg),
 		calls:      make(map[string]*call),
 		challenged: make(map[string]*call),
-		parser:     sipgo.NewParser(),
+		parser:     newParser(),
 	}
 	sh.now = sh.epoch
 	return sh

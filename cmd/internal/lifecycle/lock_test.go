@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -100,18 +101,18 @@ func TestPrepareDir(t *testing.T) {
 	cases := []struct {
 		name    string
 		prepare func(base string) error
-		ok      bool
+		want    string // in the error; empty: none
 	}{
-		{"nothing there", func(string) error { return nil }, true},
-		{"a base of ours", func(base string) error { return os.Mkdir(base, 0o700) }, true},
+		{"nothing there", func(string) error { return nil }, ""},
+		{"a base of ours", func(base string) error { return os.Mkdir(base, 0o700) }, ""},
 		{"a base that everybody can write to", func(base string) error {
 			if err := os.Mkdir(base, 0o700); err != nil {
 				return err
 			}
 			return os.Chmod(base, 0o777)
-		}, false},
-		{"a base that is a link to elsewhere", func(base string) error { return os.Symlink(os.TempDir(), base) }, false},
-		{"a base that is a file", func(base string) error { return os.WriteFile(base, nil, 0o600) }, false},
+		}, "is writable by everybody"},
+		{"a base that is a link to elsewhere", func(base string) error { return os.Symlink(os.TempDir(), base) }, "is not a directory"},
+		{"a base that is a file", func(base string) error { return os.WriteFile(base, nil, 0o600) }, "is not a directory"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -120,11 +121,15 @@ func TestPrepareDir(t *testing.T) {
 				t.Fatal(err)
 			}
 			dir := filepath.Join(base, "edge")
-			if err := PrepareDir(dir); (err == nil) != c.ok {
-				t.Fatalf("got %v, want ok=%v", err, c.ok)
-			}
-			if !c.ok {
+			err := PrepareDir(dir)
+			if c.want != "" {
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("got %v, want %q in it", err, c.want)
+				}
 				return
+			}
+			if err != nil {
+				t.Fatal(err)
 			}
 			if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&^0o750 != 0 {
 				t.Errorf("mode %v %v", info.Mode(), err)
