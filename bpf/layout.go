@@ -146,3 +146,9 @@ func addressWord(a netip.Addr) uint32 {
 	b := a.As4()
 	return binary.NativeEndian.Uint32(b[:])
 }
+
+// indexEntries looks at an index's pairs as entries. The even port's stands in the lower half, which comes first in the byte order of the
+// machines that the object is made for.
+func indexEntries(pairs []uint64) *[65536]uint32 {
+	return (*[65536]uint32)(unsafe.Slice((*uint32)(unsafe.Pointer(&pairs[0])), 2*len(pairs)))
+}

@@ -9,12 +9,8 @@
 #define PORTS 65536
 #define STEER_SLOTS 16
 
-/* One value, because the kernel would pad each of many to 8 bytes. */
-struct index {
-	__u32 entries[PORTS];
-};
-
-/* media address -> its index */
+/* media address -> its index: a u32 per port. A value holds two, the even port's in the lower half, because the kernel pads values to 8
+ * bytes. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH_OF_MAPS);
 	__uint(max_entries, 256);
@@ -22,10 +18,10 @@ struct {
 	__type(value, __u32);
 	__array(values, struct {
 		__uint(type, BPF_MAP_TYPE_ARRAY);
-		__uint(max_entries, 1);
+		__uint(max_entries, PORTS / 2);
 		__uint(map_flags, BPF_F_MMAPABLE);
 		__type(key, __u32);
-		__type(value, struct index);
+		__type(value, __u64);
 	});
 } media SEC(".maps");
 
@@ -115,12 +111,15 @@ struct {
 #define INDEX_NO_MEDIA 0xffffffff
 static __always_inline __u32 index_of(const struct address *local, __u16 port)
 {
-	void *inner = bpf_map_lookup_elem(&media, local);
-	struct index *index;
-	__u32 zero = 0;
+	struct address key = *local; /* only this copy needs to lie in memory */
+	void *index = bpf_map_lookup_elem(&media, &key);
+	__u32 pair = port >> 1;
+	__u64 *entries;
 
-	if (!inner)
+	if (!index)
 		return INDEX_NO_MEDIA;
-	index = bpf_map_lookup_elem(inner, &zero);
-	return index ? READ_ONCE(index->entries[port]) : INDEX_OUTSIDE;
+	entries = bpf_map_lookup_elem(index, &pair);
+	if (!entries)
+		return INDEX_OUTSIDE;
+	return READ_ONCE(*entries) >> (port & 1) * 32;
 }

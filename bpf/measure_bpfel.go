@@ -39,7 +39,6 @@ const (
 	measureVarUnusedEvent      = "unused_event"
 	measureVarUnusedEventKind  = "unused_event_kind"
 	measureVarUnusedExit       = "unused_exit"
-	measureVarUnusedIndex      = "unused_index"
 	measureVarUnusedIndexValue = "unused_index_value"
 	measureVarUnusedReason     = "unused_reason"
 	measureVarUnusedRecordFlag = "unused_record_flag"
@@ -122,7 +121,6 @@ type measureVariableSpecs struct {
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedEventKind  *ebpf.VariableSpec `ebpf:"unused_event_kind"`
 	UnusedExit       *ebpf.VariableSpec `ebpf:"unused_exit"`
-	UnusedIndex      *ebpf.VariableSpec `ebpf:"unused_index"`
 	UnusedIndexValue *ebpf.VariableSpec `ebpf:"unused_index_value"`
 	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
 	UnusedRecordFlag *ebpf.VariableSpec `ebpf:"unused_record_flag"`
@@ -191,7 +189,6 @@ type measureVariables struct {
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
 	UnusedEventKind  *ebpf.Variable `ebpf:"unused_event_kind"`
 	UnusedExit       *ebpf.Variable `ebpf:"unused_exit"`
-	UnusedIndex      *ebpf.Variable `ebpf:"unused_index"`
 	UnusedIndexValue *ebpf.Variable `ebpf:"unused_index_value"`
 	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`
 	UnusedRecordFlag *ebpf.Variable `ebpf:"unused_record_flag"`

@@ -25,13 +25,13 @@ type PortRange struct{ First, Last uint16 }
 // index is the index of one media address.
 type index struct {
 	object *ebpf.Map
-	memory *table[relayIndex]
+	memory *table[uint64]
 }
 
 func (x *index) close() error { return errors.Join(x.memory.close(), x.object.Close()) }
 
 // entries has one entry per port.
-func (x *index) entries() *[65536]uint32 { return &x.memory.slots[0].Entries }
+func (x *index) entries() *[65536]uint32 { return indexEntries(x.memory.slots) }
 
 func (p *Plane) pinOfIndex(addr netip.Addr) string {
 	b := toAddress(addr)
@@ -39,7 +39,7 @@ func (p *Plane) pinOfIndex(addr netip.Addr) string {
 }
 
 func newIndex(m *ebpf.Map) (*index, error) {
-	memory, err := mapTable[relayIndex](m)
+	memory, err := mapTable[uint64](m)
 	if err != nil {
 		return nil, errors.Join(err, m.Close())
 	}

@@ -79,11 +79,11 @@ struct packet {
 	struct address src, dst;
 	__u16 sport, dport; /* network order */
 	__u32 ip_length;
-	__u32 payload_length; /* of UDP */
+	__u32 payload_length; /* of UDP, unless malformed */
 	int special;	      /* exit for a packet that only the slow path can handle, or GO_ON */
 	int malformed;	      /* lengths contradict each other or the frame */
 	int later_fragment;   /* has no ports */
-	/* These only if the packet is not special. */
+	/* These only if the packet is plain. */
 	struct eth_header *eth;
 	struct ipv4_header *ip;
 	struct udp_header *udp;
@@ -117,14 +117,12 @@ static __always_inline int inspect_ipv4(struct packet *p, const struct ipv4_head
 	p->src = mapped(ip->src);
 	p->dst = mapped(ip->dst);
 	p->ip_length = ntohs(ip->total_length);
-	if (p->ip_length < header + sizeof(struct udp_header) || offset + p->ip_length > length)
-		p->malformed = 1;
+	p->malformed |= p->ip_length < header + sizeof(struct udp_header) || offset + p->ip_length > length;
 	if (!p->special && header != sizeof(*ip))
 		p->special = EXIT_PUNT_OPTIONS;
 	if (!p->special && fragment)
 		p->special = EXIT_PUNT_FRAGMENT;
-	if (fragment & IPV4_FRAGMENT_OFFSET)
-		p->later_fragment = 1;
+	p->later_fragment = fragment & IPV4_FRAGMENT_OFFSET;
 	return GO_ON;
 }
 
@@ -135,10 +133,8 @@ static __always_inline void inspect_udp(struct packet *p, const struct udp_heade
 
 	p->sport = udp->src;
 	p->dport = udp->dst;
-	if (length < sizeof(*udp) || (length > available && !fragment))
-		p->malformed = 1;
-	else
-		p->payload_length = length - sizeof(*udp);
+	p->malformed |= length < sizeof(*udp) || (length > available && !fragment);
+	p->payload_length = length - sizeof(*udp);
 }
 
 static __always_inline int copy_ipv4(struct xdp_md *ctx, struct packet *p, __u32 offset, __u32 length)
@@ -173,8 +169,7 @@ static __always_inline int copy_ipv6(struct xdp_md *ctx, struct packet *p, __u32
 	__builtin_memcpy(&p->src, ip.src, sizeof(p->src));
 	__builtin_memcpy(&p->dst, ip.dst, sizeof(p->dst));
 	available = ntohs(ip.payload_length);
-	if (available < sizeof(udp) || offset + sizeof(ip) + available > length)
-		p->malformed = 1;
+	p->malformed |= available < sizeof(udp) || offset + sizeof(ip) + available > length;
 	if (!p->special)
 		p->special = EXIT_PUNT_IPV6;
 	if (bpf_xdp_load_bytes(ctx, offset + sizeof(ip), &udp, sizeof(udp)))
@@ -184,12 +179,17 @@ static __always_inline int copy_ipv6(struct xdp_md *ctx, struct packet *p, __u32
 }
 
 /* parse_special reads what is not plain IPv4: tags, options, fragments, IPv6. */
-static __always_inline int parse_special(struct xdp_md *ctx, struct packet *p, __u16 type, __u32 length)
+static __always_inline int parse_special(struct xdp_md *ctx, struct packet *p, __u32 length)
 {
 	__u32 offset = sizeof(struct eth_header);
 	struct vlan_header tag;
+	struct eth_header eth;
+	__u16 type;
 	int i;
 
+	if (bpf_xdp_load_bytes(ctx, 0, &eth, sizeof(eth)))
+		return EXIT_PASS_UNREADABLE;
+	type = ntohs(eth.type);
 	for (i = 0; i < MAX_VLANS; i++) {
 		if (type != ETHERTYPE_VLAN && type != ETHERTYPE_QINQ)
 			break;
@@ -209,8 +209,9 @@ static __always_inline int parse_special(struct xdp_md *ctx, struct packet *p, _
 	}
 }
 
-/* parse reads the frame as far as its UDP header. */
-static __always_inline int parse(struct xdp_md *ctx, struct packet *p, __u32 length)
+/* parse_plain reads IPv4 without tags, options and fragments, and returns NOT_PLAIN for anything else. */
+#define NOT_PLAIN (-1)
+static __always_inline int parse_plain(struct xdp_md *ctx, struct packet *p, __u32 length)
 {
 	struct cursor c = {.pos = (void *)(long)ctx->data, .end = (void *)(long)ctx->data_end};
 	struct eth_header *eth = c.pos;
@@ -222,7 +223,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *p, __u32 len
 	ip = c.pos;
 	if (unlikely(eth->type != htons(ETHERTYPE_IPV4)) || !step(&c, sizeof(*ip)) || unlikely(ip->version_ihl != IPV4_PLAIN) ||
 	    unlikely(ip->fragment & htons(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET)))
-		return parse_special(ctx, p, ntohs(eth->type), length);
+		return NOT_PLAIN;
 	exit = inspect_ipv4(p, ip, sizeof(*eth), length);
 	if (exit)
 		return exit;

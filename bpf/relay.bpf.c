@@ -25,32 +25,75 @@ const enum event_kind *unused_event_kind __attribute__((unused));
 const enum reason *unused_reason __attribute__((unused));
 const enum exit *unused_exit __attribute__((unused));
 const struct event *unused_event __attribute__((unused));
-const struct index *unused_index __attribute__((unused));
 
-/* accept checks who sends what, and returns GO_ON for a packet that counts as the party's media. */
-static __always_inline int accept(const struct packet *p, const struct record *r, __u32 position, struct flow *f, const struct daemon *d,
-				  __u64 now)
+/* The record that a packet met, and what goes with it. */
+struct call {
+	__u32 position;
+	struct record *record;
+	struct flow *flow;
+	struct daemon *daemon;
+	__u64 now;
+};
+
+/* admit finds the packet's record and says whether it may be forwarded at all and comes from an address that is accepted. */
+static __always_inline int admit(const struct packet *p, struct call *c)
 {
+	struct record *record;
+	struct role *rights;
+	__u32 zero = 0;
+
+	c->position = index_of(&p->dst, ntohs(p->dport));
+	if (c->position == INDEX_NO_MEDIA)
+		return EXIT_PASS_OTHER_ADDRESS;
+	if (c->position == INDEX_OUTSIDE)
+		return EXIT_PASS_OUTSIDE_RANGE;
+	if (c->position < INDEX_FIRST)
+		return EXIT_NO_SESSION;
+	record = bpf_map_lookup_elem(&records, &c->position);
+	if (!record)
+		return EXIT_INVALID_RECORD;
+	c->record = record;
+	c->flow = bpf_map_lookup_elem(&flows, &record->flow);
+	if (!c->flow)
+		return EXIT_INVALID_RECORD;
+	rights = bpf_map_lookup_elem(&role, &zero);
+	if (!rights)
+		return EXIT_INVALID_RECORD;
+	c->daemon = bpf_map_lookup_elem(&daemon, &zero);
+	if (!c->daemon)
+		return EXIT_INVALID_RECORD;
+	c->now = bpf_ktime_get_coarse_ns();
+	if (c->now >= READ_ONCE(rights->forward_until))
+		return EXIT_NO_RIGHT;
+	if (c->now >= READ_ONCE(c->daemon->orphan_at))
+		return EXIT_ORPHANED;
+	if (record->action == ACTION_BLOCK)
+		return EXIT_BLOCKED;
+	if (record->action < ACTION_FORWARD || record->action > ACTION_PUNT)
+		return EXIT_INVALID_RECORD;
+	if (p->malformed)
+		return EXIT_MALFORMED;
+	if (record->accept != ACCEPT_OPEN && (record->accept != ACCEPT_ADDR || !same_address(&p->src, record->source)))
+		return EXIT_SOURCE_MISMATCH;
+	return GO_ON;
+}
+
+/* accept says whether a packet that was admitted counts as the party's media. */
+static __always_inline int accept(const struct packet *p, const struct call *c)
+{
+	const struct record *r = c->record;
 	enum payload payload;
 
-	if (r->accept == ACCEPT_ADDR) {
-		if (!same_address(&p->src, r->source))
-			return EXIT_SOURCE_MISMATCH;
-	} else if (r->accept != ACCEPT_OPEN) {
-		return EXIT_SOURCE_MISMATCH;
-	}
-	if (unlikely(p->special))
-		return punt(p->special, f, d, now);
 	if (r->action == ACTION_PUNT)
-		return punt(EXIT_PUNT_ACTION, f, d, now);
+		return punt(EXIT_PUNT_ACTION, c->flow, c->daemon, c->now);
 	payload = classify(p, r);
 	if (payload == PAYLOAD_STUN)
-		return punt(EXIT_PUNT_STUN, f, d, now);
+		return punt(EXIT_PUNT_STUN, c->flow, c->daemon, c->now);
 	if (r->flags & RECORD_CHECK_RTP && payload != PAYLOAD_RTP)
 		return EXIT_MALFORMED_RTP;
 	if (r->accept == ACCEPT_OPEN)
-		return punt(EXIT_PUNT_LEARNING, f, d, now);
-	return learn(p, r, position, f, now);
+		return punt(EXIT_PUNT_LEARNING, c->flow, c->daemon, c->now);
+	return learn(p, r, c->position, c->flow, c->now);
 }
 
 /* rewrite makes the packet leave from our endpoint towards the record's destination. */
@@ -123,57 +166,46 @@ static __always_inline int send(struct xdp_md *ctx, const struct packet *p, cons
 	return exit;
 }
 
+/* relay_special looks at what only the slow path can handle, so that it gets no more than it must. */
+static __always_inline int relay_special(struct xdp_md *ctx, struct packet *p, __u32 length)
+{
+	struct call c;
+	int exit;
+
+	exit = parse_special(ctx, p, length);
+	if (exit)
+		return exit;
+	if (p->later_fragment) {
+		/* The kernel puts it together with its first fragment, or drops it. */
+		return index_of(&p->dst, 0) == INDEX_NO_MEDIA ? EXIT_PASS_OTHER_ADDRESS : EXIT_PUNT_FRAGMENT;
+	}
+	exit = admit(p, &c);
+	if (exit)
+		return exit;
+	return punt(p->special, c.flow, c.daemon, c.now);
+}
+
 /* relay is the life of a packet. It returns an exit. */
 static __always_inline int relay(struct xdp_md *ctx, struct packet *p, __u32 length)
 {
-	__u32 zero = 0, position;
-	struct record *record;
-	struct daemon *d;
-	struct role *rights;
-	struct flow *f;
-	__u64 now;
+	struct call c;
 	int exit;
 
-	exit = parse(ctx, p, length);
+	exit = parse_plain(ctx, p, length);
+	if (exit == NOT_PLAIN)
+		return relay_special(ctx, p, length);
 	if (exit)
 		return exit;
-	if (unlikely(p->later_fragment)) {
-		/* The kernel puts it together with its first fragment, or drops it. */
-		return bpf_map_lookup_elem(&media, &p->dst) ? EXIT_PUNT_FRAGMENT : EXIT_PASS_OTHER_ADDRESS;
-	}
-	position = index_of(&p->dst, ntohs(p->dport));
-	if (position == INDEX_NO_MEDIA)
-		return EXIT_PASS_OTHER_ADDRESS;
-	if (position == INDEX_OUTSIDE)
-		return EXIT_PASS_OUTSIDE_RANGE;
-	if (position < INDEX_FIRST)
-		return EXIT_NO_SESSION;
-	record = bpf_map_lookup_elem(&records, &position);
-	if (!record)
-		return EXIT_INVALID_RECORD;
-	f = bpf_map_lookup_elem(&flows, &record->flow);
-	rights = bpf_map_lookup_elem(&role, &zero);
-	d = bpf_map_lookup_elem(&daemon, &zero);
-	if (!f || !rights || !d)
-		return EXIT_INVALID_RECORD;
-	now = bpf_ktime_get_coarse_ns();
-	if (now >= READ_ONCE(rights->forward_until))
-		return EXIT_NO_RIGHT;
-	if (now >= READ_ONCE(d->orphan_at))
-		return EXIT_ORPHANED;
-	if (record->action == ACTION_BLOCK)
-		return EXIT_BLOCKED;
-	if (record->action < ACTION_FORWARD || record->action > ACTION_PUNT)
-		return EXIT_INVALID_RECORD;
-	if (p->malformed)
-		return EXIT_MALFORMED;
-	exit = accept(p, record, position, f, d, now);
+	exit = admit(p, &c);
 	if (exit)
 		return exit;
-	saw(f, now);
-	if (record->action == ACTION_HOLD)
+	exit = accept(p, &c);
+	if (exit)
+		return exit;
+	saw(c.flow, c.now);
+	if (c.record->action == ACTION_HOLD)
 		return EXIT_HELD;
-	return send(ctx, p, record, f, d, now);
+	return send(ctx, p, c.record, c.flow, c.daemon, c.now);
 }
 
 static __always_inline int leave(int exit, __u32 length)

@@ -118,11 +118,6 @@ type relayFlow struct {
 	Reserved   [10]uint64
 }
 
-type relayIndex struct {
-	_       structs.HostLayout
-	Entries [65536]uint32
-}
-
 type relayIndexValue uint32
 
 const (
@@ -254,7 +249,6 @@ const (
 	relayVarUnusedEvent      = "unused_event"
 	relayVarUnusedEventKind  = "unused_event_kind"
 	relayVarUnusedExit       = "unused_exit"
-	relayVarUnusedIndex      = "unused_index"
 	relayVarUnusedIndexValue = "unused_index_value"
 	relayVarUnusedReason     = "unused_reason"
 	relayVarUnusedRecordFlag = "unused_record_flag"
@@ -334,7 +328,6 @@ type relayVariableSpecs struct {
 	UnusedEvent      *ebpf.VariableSpec `ebpf:"unused_event"`
 	UnusedEventKind  *ebpf.VariableSpec `ebpf:"unused_event_kind"`
 	UnusedExit       *ebpf.VariableSpec `ebpf:"unused_exit"`
-	UnusedIndex      *ebpf.VariableSpec `ebpf:"unused_index"`
 	UnusedIndexValue *ebpf.VariableSpec `ebpf:"unused_index_value"`
 	UnusedReason     *ebpf.VariableSpec `ebpf:"unused_reason"`
 	UnusedRecordFlag *ebpf.VariableSpec `ebpf:"unused_record_flag"`
@@ -401,7 +394,6 @@ type relayVariables struct {
 	UnusedEvent      *ebpf.Variable `ebpf:"unused_event"`
 	UnusedEventKind  *ebpf.Variable `ebpf:"unused_event_kind"`
 	UnusedExit       *ebpf.Variable `ebpf:"unused_exit"`
-	UnusedIndex      *ebpf.Variable `ebpf:"unused_index"`
 	UnusedIndexValue *ebpf.Variable `ebpf:"unused_index_value"`
 	UnusedReason     *ebpf.Variable `ebpf:"unused_reason"`
 	UnusedRecordFlag *ebpf.Variable `ebpf:"unused_record_flag"`

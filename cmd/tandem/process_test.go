@@ -2,6 +2,8 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -42,6 +44,57 @@ func startDaemon(t *testing.T, program string) <-chan struct{} {
 		<-ended
 	})
 	return ended
+}
+
+// Stop returns when the process has ended, and not before.
+func TestStopWaits(t *testing.T) {
+	runtimeBase(t)
+	runDaemon(t, "edge", &fakeDaemon{plane: "xdp", calls: []int{1}})
+	o := &options{}
+	client, err := o.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	// The process behind the fake does not listen to it.
+	stubborn := exec.Command("cat")
+	stdin, err := stubborn.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stubborn.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		_ = stubborn.Wait()
+	})
+	pid := stubborn.Process.Pid
+	if _, err := end(t.Context(), client, pid, false, 10*time.Millisecond); err == nil || !strings.Contains(err.Error(), "has not after 10ms") {
+		t.Errorf("a process that does not end: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	interrupted := make(chan error, 1)
+	go func() {
+		_, err := end(ctx, client, pid, false, time.Minute)
+		interrupted <- err
+	}()
+	select {
+	case err := <-interrupted:
+		t.Fatalf("returned while the process lives: %v", err)
+	case <-time.After(3 * pollInterval):
+	}
+	cancel()
+	if err := <-interrupted; err == nil || !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "interrupted") {
+		t.Errorf("interrupted: %v", err)
+	}
+	stdin.Close()
+	if stopping, err := end(t.Context(), client, pid, false, time.Minute); err != nil || stopping.Calls != 1 {
+		t.Errorf("a process that ends: %+v %v", stopping, err)
+	}
+	if _, err := end(t.Context(), client, 1<<22+1, false, time.Minute); err == nil {
+		t.Error("a process that does not exist was watched")
+	}
 }
 
 // The whole life of a daemon by the operator's commands alone.

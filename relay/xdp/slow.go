@@ -107,7 +107,7 @@ func (p *Plane) judge(packet slowpath.Packet, kind payload) (e *endpoint, legs [
 		return nil, nil, false, slowBlocked
 	}
 	switch learnt := p.learnt(e); {
-	case !e.record.Accept.Contains(packet.Remote.Addr()):
+	case learnt.IsValid() && learnt.Addr() != packet.Remote.Addr(), !e.record.Accept.Contains(packet.Remote.Addr()):
 		return nil, nil, false, slowSourceMismatch
 	case e.record.CheckRTP && kind != payloadSTUN && !kind.isRTP(e.record.Component):
 		return nil, nil, false, slowMalformedRTP

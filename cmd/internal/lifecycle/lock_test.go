@@ -4,9 +4,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tandem-relay/tandem/bench/lab/require"
 )
 
 func instanceDir(t *testing.T) string {
@@ -88,6 +94,53 @@ func TestLockOfRemovedFile(t *testing.T) {
 	defer lock.Release()
 	if same, err := stillThere(old, filepath.Join(dir, lockFile)); same || err != nil {
 		t.Fatalf("another file has the name: %v %v", same, err)
+	}
+}
+
+// However processes come, remove and go, one at a time holds the instance.
+func TestLockUnderRemoval(t *testing.T) {
+	dir := instanceDir(t)
+	var holders, taken atomic.Int32
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 500 {
+				if err := PrepareDir(dir); err != nil {
+					continue // removed under our feet
+				}
+				lock, err := Acquire(dir, Owner{PID: 1})
+				if err != nil {
+					continue // somebody else has it, or has just removed it
+				}
+				taken.Add(1)
+				if n := holders.Add(1); n != 1 {
+					t.Errorf("%d hold it", n)
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				if err := lock.Remove(); err != nil && !errors.Is(err, syscall.ENOTEMPTY) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if taken.Load() == 0 {
+		t.Error("nobody ever held it")
+	}
+}
+
+func TestPrepareDirOfAnother(t *testing.T) {
+	require.Root(t) // to give a directory to another user
+	base := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(base, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(base, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	if err := PrepareDir(filepath.Join(base, "edge")); err == nil || !strings.Contains(err.Error(), "belongs to user 65534") {
+		t.Errorf("got %v", err)
 	}
 }
 
