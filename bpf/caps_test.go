@@ -22,14 +22,55 @@ import (
 const childVariable = "TANDEM_BPF_TEST_CHILD"
 
 func TestMain(m *testing.M) {
-	if root := os.Getenv(childVariable); root != "" {
-		if err := unprivileged(root); err != nil {
-			fmt.Printf("%+v\n", err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch task := os.Getenv(childVariable); task {
+	case "":
+		os.Exit(m.Run())
+	case "mount":
+		err = mountsItself()
+	default:
+		err = unprivileged(task)
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+}
+
+// TestMount opens an instance where no BPF file system is mounted yet, in a mount namespace of its own.
+func TestMount(t *testing.T) {
+	newSite(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childVariable+"=mount")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// mountsItself is the child.
+func mountsItself() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	for unix.Unmount(mountPoint, unix.MNT_DETACH) == nil {
+		// Whatever was mounted there.
+	}
+	mounted, err := onBPFFS(mountPoint)
+	if err != nil || mounted {
+		return fmt.Errorf("still mounted: %v, %w", mounted, err)
+	}
+	p, _, err := Open(Options{Records: 64})
+	if err != nil {
+		return err
+	}
+	if mounted, err = onBPFFS(mountPoint); err != nil || !mounted {
+		return fmt.Errorf("not mounted: %w", err)
+	}
+	if names, err := Instances(""); err != nil || len(names) != 1 || names[0] != "default" {
+		return fmt.Errorf("instances %v, %w", names, err)
+	}
+	return p.Release()
 }
 
 // TestCapabilities does everything as a user with CAP_BPF and CAP_NET_ADMIN and nothing else.

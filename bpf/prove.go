@@ -118,7 +118,7 @@ func proveEgress(dev netlink.Link, mac net.HardwareAddr) error {
 
 func egressHint(dev netlink.Link) string {
 	if dev.Type() == "veth" {
-		return "; the peer of a veth needs a native XDP program or GRO (ethtool -K PEER gro on)"
+		return "; the peer of a veth needs a native XDP program or GRO (ethtool -K PEER gro on, then this end down and up again)"
 	}
 	return "; its driver does not send for XDP, or has too few queues"
 }

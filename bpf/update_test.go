@@ -94,7 +94,7 @@ func checkInstructions(p *Plane) error {
 		prog   *ebpf.Program
 		budget uint32
 	}{
-		{"relay", p.objects.TandemRelay, 150_000},
+		{"relay", p.objects.TandemRelay, 25_000},
 		{"steer", p.objects.TandemSteer, 300},
 	} {
 		info, err := c.prog.Info()

@@ -97,6 +97,11 @@ func TestXDPRefusedLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	instance := fmt.Sprintf("test-refused-%d", os.Getpid())
+	t.Cleanup(func() {
+		if err := bpf.Cleanup("", instance); err != nil {
+			t.Error(err)
+		}
+	})
 	file := filepath.Join(t.TempDir(), "tandem.toml")
 	text := fmt.Sprintf("instance = %q\n[limits]\nflows = 1024\n[[network]]\nname = \"a\"\ninterfaces = [\"eth0\"]\nsip = [\"udp:203.0.113.10:5060\"]\n"+
 		"[[network.media]]\naddress = \"203.0.113.10\"\nports = \"20000-20999\"\n", instance)

@@ -157,6 +157,9 @@ func (p *Plane) install(next *session, records []relay.Record) error {
 		if !e.told.Load() {
 			p.untold[e] = struct{}{}
 		}
+		if e.settling && !list[i].former.settling {
+			p.settle(e.record.Local)
+		}
 	}
 	p.sessions[next.id] = next
 	if former != nil {

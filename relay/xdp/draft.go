@@ -28,9 +28,7 @@ func (p *Plane) drafts(s *session, records []relay.Record) []draft {
 			d.endpoint.slow.Store(d.former.slow.Load())
 			d.learnt, d.forget = p.carry(d.former, &records[i])
 			d.endpoint.told.Store(d.learnt.IsValid() && d.former.told.Load())
-			if d.learnt.IsValid() && !d.former.handover {
-				d.endpoint.claim.Store(d.former.claim.Load())
-			}
+			d.endpoint.settling = d.learnt.IsValid() && (d.former.settling || d.former.claim.Load() != nil)
 		}
 	}
 	for i := range list {
@@ -131,6 +129,9 @@ func (p *Plane) encode(list []draft, d *draft) bpf.Record {
 		Window:     record.Window,
 		Flow:       d.endpoint.flow,
 	}
+	if d.endpoint.settling && wire.Action == bpf.ActionForward {
+		wire.Action = bpf.ActionPunt
+	}
 	if record.CheckRTP {
 		wire.Flags |= bpf.FlagCheckRTP
 	}
@@ -142,7 +143,7 @@ func (p *Plane) encode(list []draft, d *draft) bpf.Record {
 	}
 	single, isSingle := record.Accept.Single()
 	switch {
-	case d.learnt.IsValid() && d.endpoint.claim.Load() == nil:
+	case d.learnt.IsValid():
 		wire.Accept, wire.Source = bpf.AcceptAddr, d.learnt.Addr()
 	case isSingle:
 		wire.Accept, wire.Source = bpf.AcceptAddr, single.Unmap()

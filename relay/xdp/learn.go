@@ -14,8 +14,8 @@ const eventBuffer = 4096
 // How long a stream must pause until it is handed over to the program: less than any usual packet interval, more than a
 // packet needs through the slow path. Two looks must find the same.
 const (
-	handoverPause = 4 * time.Millisecond
-	handoverLimit = 500 * time.Millisecond
+	settlePause = 4 * time.Millisecond
+	settleLimit = 500 * time.Millisecond
 )
 
 // tell brings the records that send to the party behind e in line with what was learnt there. Usually the program has
@@ -25,7 +25,8 @@ func (p *Plane) tell(e *endpoint) error {
 	if !learnt.IsValid() {
 		return nil
 	}
-	again := false
+	// What only the slow path learnt must get into the record, too.
+	again := p.maps.ReadRecord(e.slot).Accept != bpf.AcceptAddr
 	for _, sender := range e.session.endpoints {
 		for i := range sender.record.Outputs {
 			switch t := sender.targets[i]; {
@@ -96,34 +97,34 @@ func (p *Plane) claimed(e *endpoint, remote netip.AddrPort) (accepted, found boo
 	}
 	if p.maps.ReadRecord(e.slot).Accept != bpf.AcceptAddr {
 		e.claim.Store(&remote)
-		p.handOver(e.record.Local, time.Now().Add(handoverLimit))
 	}
 	return true, true
 }
 
-// handOver gives a stream whose source the slow path learnt to the program, once no packet of it is on its way through the
+// settle gives a stream whose source the slow path learnt to the program, once no packet of it is on its way through the
 // slow path: those that come later would overtake it. A stream without any pause is handed over at the limit.
-func (p *Plane) handOver(local netip.AddrPort, limit time.Time) {
+func (p *Plane) settle(local netip.AddrPort) {
 	var punted uint32
 	var accepted uint64
-	first := true
+	first, limit := true, time.Now().Add(settleLimit)
 	var timer *time.Timer
-	timer = time.AfterFunc(handoverPause, func() {
+	timer = time.AfterFunc(settlePause, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		e := p.endpoints[local]
-		if p.closed || e == nil || e.claim.Load() == nil {
+		if p.closed || e == nil || !e.settling {
 			return
 		}
 		nowPunted, nowAccepted := p.maps.Flow(e.flow).Punted, e.counts().total()
 		if (first || nowPunted != punted || nowAccepted != accepted) && time.Now().Before(limit) {
 			first, punted, accepted = false, nowPunted, nowAccepted
-			timer.Reset(handoverPause)
+			timer.Reset(settlePause)
 			return
 		}
-		e.handover = true
+		e.settling = false
+		e.claim.Store(nil)
 		if err := p.install(&session{id: e.session.id, generation: e.session.generation}, e.session.records()); err != nil {
-			e.handover = false
+			e.settling = true
 			p.logger.Error("hand stream over to the program", "session", e.session.id, "local", local, "error", err)
 			timer.Reset(time.Second)
 		}

@@ -23,9 +23,10 @@ type endpoint struct {
 	flow    uint32 // of the written state; stays with the endpoint
 	// One for each output, to the destination of the moment; nil where there is none.
 	targets []*target
-	// What the slow path learnt where the program may not learn, until the stream is handed over to the program.
-	claim    atomic.Pointer[netip.AddrPort]
-	handover bool        // the program may have it; guarded by Plane.mu
+	// What the slow path learnt where the program may not learn, until the record says so.
+	claim atomic.Pointer[netip.AddrPort]
+	// The stream still takes the slow path after such learning, so that its packets keep their order.
+	settling bool
 	told     atomic.Bool // what was learnt here stands in the records that send there, and was published
 	slow     atomic.Pointer[slowCounts]
 }

@@ -64,21 +64,14 @@ func (x *exchange) expire(t *timer) {
 
 // dialogACK handles an ACK outside a server transaction: that of a 2xx. An ACK that nobody waits for is dropped.
 func (sh *shard) dialogACK(m *message) {
-	token := uriUser(m.uri)
-	l := sh.legs[token]
-	if l == nil || l.trunk.Network != m.trunk.Network {
-		sh.srv.counts.add(cStrayACKs)
-		return
-	}
-	sh.current.call = l.call
-	for _, x := range l.call.exchanges {
-		if !x.won || x.from != l.side || x.in != m.cseq || x.ack != nil {
-			continue
-		}
-		if f := l.call.fork(x.tag); f != nil && l.matches(m, f) {
-			l.Source = m.from
-			x.acked(m)
-			return
+	if l, f := sh.find(m); f != nil {
+		sh.current.call = l.call
+		for _, x := range l.call.exchanges {
+			if x.won && x.from == l.side && x.in == m.cseq && x.ack == nil && x.tag == f.Tag {
+				l.Source = m.from
+				x.acked(m)
+				return
+			}
 		}
 	}
 	sh.srv.counts.add(cStrayACKs)

@@ -31,6 +31,8 @@ type discard struct{}
 
 func (discard) Write(feed.Group) error { return nil }
 
+func (discard) Latest(string, string) (feed.Change, bool, error) { return feed.Change{}, false, nil }
+
 // BenchmarkCall measures what the door itself spends on a call of seven messages: no sockets, no journal, no data plane.
 func BenchmarkCall(b *testing.B) {
 	ranges := []ports.Range{{First: 20000, Last: 59999}}

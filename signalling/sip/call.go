@@ -21,6 +21,7 @@ type call struct {
 	Record
 	sh      *shard
 	home    uint8
+	sibling *call // the next one with the same Call-ID
 	legs    [2]leg
 	version uint64
 	// initial is the exchange of the first INVITE; nil while challenged and after its ACK.
@@ -42,11 +43,12 @@ type call struct {
 func (sh *shard) newCall(m *message, home uint8) *call {
 	out := m.trunk.route
 	c := &call{sh: sh, home: home}
+	id := strings.Clone(m.callID)
 	c.Record = Record{
 		ID: newToken(home), State: StateCalling, Started: sh.now.UTC(), URI: strings.Clone(m.uri),
 		Legs: [2]Leg{
-			{Token: newToken(home), Trunk: m.trunk.Name, Listener: m.ln.addr, Source: m.from},
-			{Token: newToken(home), Trunk: out.Name, Listener: out.ln.addr, Source: out.Peer},
+			{Token: newToken(home), Trunk: m.trunk.Name, Listener: m.ln.addr, Source: m.from, CallID: id},
+			{Token: newToken(home), Trunk: out.Name, Listener: out.ln.addr, Source: out.Peer, CallID: id},
 		},
 	}
 	c.bind([2]*trunk{m.trunk, out}, [2]*listener{m.ln, out.ln})
@@ -60,17 +62,19 @@ func (c *call) bind(trunks [2]*trunk, listeners [2]*listener) {
 		c.sh.legs[c.Legs[i].Token] = &c.legs[i]
 	}
 	c.sh.calls[c.ID] = c
+	id := c.Legs[caller].CallID
+	c.sibling, c.sh.sameID[id] = c.sh.sameID[id], c
 	c.sh.srv.calls.Add(1)
 }
 
 // learn takes identifiers and the way to the caller from an INVITE that begins a dialog.
 func (c *call) learn(m *message) {
 	a, b := &c.Legs[caller], &c.Legs[callee]
-	a.CallID, a.Tag = strings.Clone(m.callID), strings.Clone(m.fromTag)
+	a.Tag = strings.Clone(m.fromTag)
 	a.From, a.To = strings.Clone(m.text(fieldFrom)), strings.Clone(m.text(fieldTo))
 	a.Target, a.Routes = strings.Clone(m.contact), m.elements(fieldRecordRoute, maxRoutes)
 	a.Source = m.from
-	b.CallID, b.Tag, b.From, b.To = a.CallID, a.Tag, a.From, a.To
+	b.Tag, b.From, b.To = a.Tag, a.From, a.To
 }
 
 // maxRoutes bounds a route set, maxForks the answers to one INVITE.
@@ -185,6 +189,7 @@ func (c *call) forget() {
 	for i := range c.legs {
 		delete(c.sh.legs, c.Legs[i].Token)
 	}
+	c.unchain()
 	if key := c.challengeKey(); c.sh.challenged[key] == c {
 		delete(c.sh.challenged, key)
 	}
@@ -193,6 +198,25 @@ func (c *call) forget() {
 		c.sh.srv.calls.Add(-1)
 		c.sh.srv.counts.add(cCallsEnded)
 	}
+}
+
+// unchain takes the call out of those with its Call-ID.
+func (c *call) unchain() {
+	id := c.Legs[caller].CallID
+	first := c.sh.sameID[id]
+	if first == c {
+		if c.sibling == nil {
+			delete(c.sh.sameID, id)
+		} else {
+			c.sh.sameID[id] = c.sibling
+		}
+	}
+	for e := first; e != nil; e = e.sibling {
+		if e.sibling == c {
+			e.sibling = c.sibling
+		}
+	}
+	c.sibling = nil
 }
 
 // fail ends a call whose handling panicked: everybody is told, and everything goes.

@@ -401,7 +401,9 @@ func chaos(t *testing.T, seed uint64, calls int, restarts bool) {
 			r.srv.Hangup(c.ID, "test")
 		}
 		time.Sleep(2 * time.Minute)
-		if testing.Verbose() { t.Log(r.srv.Counters()) }
+		if testing.Verbose() {
+			t.Log(r.srv.Counters())
+		}
 		if r.srv.Counters()["calls_answered"] == 0 {
 			t.Error("no call was answered: the robots are broken")
 		}

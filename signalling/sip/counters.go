@@ -22,6 +22,7 @@ const (
 	cRetransmitsOut
 	cStrayResponses
 	cStrayACKs
+	cTokenless
 	cTimeouts
 	cMerged
 	cRejected
@@ -55,6 +56,7 @@ var counterNames = [counters]string{
 	cRetransmitsOut:  "retransmissions_sent",
 	cStrayResponses:  "stray_responses",
 	cStrayACKs:       "stray_acks",
+	cTokenless:       "tokenless_requests",
 	cTimeouts:        "transaction_timeouts",
 	cMerged:          "merged_rejected",
 	cRejected:        "requests_rejected",

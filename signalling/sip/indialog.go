@@ -1,19 +1,44 @@
 package sip
 
-// dialogRequest handles a request within a dialog, other than ACK and CANCEL. The token finds the leg; Call-ID and tags
-// only verify.
+// find finds the leg and the pair of dialogs that a request belongs to. The token finds the leg; Call-ID and tags only verify. A
+// request whose Request-URI holds no token comes from a party that ignores our Contact: it is found by Call-ID and tags
+// if they name one leg only.
+func (sh *shard) find(m *message) (*leg, *Fork) {
+	token := uriUser(m.uri)
+	if _, ok := tokenHome(token); ok {
+		if l := sh.legs[token]; l != nil {
+			return l, l.dialog(m)
+		}
+		return nil, nil
+	}
+	var found *leg
+	var fork *Fork
+	for c := sh.sameID[m.callID]; c != nil; c = c.sibling {
+		for i := range c.legs {
+			f := c.legs[i].dialog(m)
+			if f == nil {
+				continue
+			}
+			if found != nil {
+				return nil, nil
+			}
+			found, fork = &c.legs[i], f
+		}
+	}
+	if found != nil {
+		sh.srv.counts.add(cTokenless)
+	}
+	return found, fork
+}
+
+// dialogRequest handles a request within a dialog, other than ACK and CANCEL.
 func (sh *shard) dialogRequest(m *message, key string) {
-	l := sh.legs[uriUser(m.uri)]
-	if l == nil || l.trunk.Network != m.trunk.Network {
+	l, f := sh.find(m)
+	if f == nil || l.call.dead {
 		sh.reject(m, key, 481, "", "")
 		return
 	}
 	c := l.call
-	f := c.dialog(l, m)
-	if f == nil || c.dead {
-		sh.reject(m, key, 481, "", "")
-		return
-	}
 	sh.current.call = c
 	switch {
 	case f.Received[l.side] != 0 && m.cseq <= f.Received[l.side]:
@@ -48,11 +73,14 @@ func (sh *shard) dialogRequest(m *message, key string) {
 	c.pass(l, f, m, stx)
 }
 
-// dialog returns the fork that a request belongs to, or nil.
-func (c *call) dialog(l *leg, m *message) *Fork {
-	for i := range c.Forks {
-		if l.matches(m, &c.Forks[i]) {
-			return &c.Forks[i]
+// dialog returns the fork that a request of the leg's party belongs to, or nil.
+func (l *leg) dialog(m *message) *Fork {
+	if l.trunk.Network != m.trunk.Network {
+		return nil
+	}
+	for i := range l.call.Forks {
+		if f := &l.call.Forks[i]; l.matches(m, f) {
+			return f
 		}
 	}
 	return nil

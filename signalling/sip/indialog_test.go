@@ -518,3 +518,25 @@ func TestPhoneBehindNAT(t *testing.T) {
 		pbx.expect("200 BYE")
 	})
 }
+
+// TestPartyThatIgnoresContact: a request without token is found by its identifiers, if they name one leg only.
+func TestPartyThatIgnoresContact(t *testing.T) {
+	rigged(t, nil, func(r *rig) {
+		s := r.establish()
+		s.a.target, s.b.target = "sip:1000@198.51.100.1:5060", "sip:alice@10.9.0.1"
+		s.a.reInvite(s.pbx, "", description("198.51.100.20", 4000), description("10.9.0.2", 6000))
+		s.b.send("INFO", "", "")
+		s.phone.answer(s.phone.expect("INFO"), 200, "", "", "")
+		s.pbx.expect("200")
+		// Its own identifiers from the wrong network lead nowhere.
+		wrong := r.peer(ap("10.9.0.2:5099"), insideAddr)
+		d := *s.a
+		d.p = wrong
+		d.send("BYE", "", "")
+		wrong.expect("481")
+		s.hangUp()
+		if r.counter("tokenless_requests") == 0 {
+			t.Error("not counted")
+		}
+	})
+}

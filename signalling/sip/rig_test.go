@@ -185,7 +185,7 @@ func (r *rig) empty() {
 		sh.mu.Lock()
 		for what, n := range map[string]int{
 			"server transactions": len(sh.servers), "client transactions": len(sh.clients), "merges": len(sh.merges),
-			"legs": len(sh.legs), "calls": len(sh.calls), "challenged calls": len(sh.challenged), "timers": len(sh.timers.all),
+			"legs": len(sh.legs), "Call-IDs": len(sh.sameID), "calls": len(sh.calls), "challenged calls": len(sh.challenged), "timers": len(sh.timers.all),
 		} {
 			if n != 0 {
 				r.t.Errorf("shard %d: %d %s are left", sh.index, n, what)

@@ -30,6 +30,7 @@ type shard struct {
 	clients    map[string]*clientTx
 	merges     map[string]*serverTx // INVITEs in progress, for RFC 3261 section 8.2.2.2
 	legs       map[string]*leg      // by token
+	sameID     map[string]*call     // by Call-ID, the first of a chain
 	calls      map[string]*call     // by id
 	challenged map[string]*call     // by challengeKey
 
@@ -53,6 +54,7 @@ func newShard(s *Server, index int) *shard {
 		clients:    make(map[string]*clientTx),
 		merges:     make(map[string]*serverTx),
 		legs:       make(map[string]*leg),
+		sameID:     make(map[string]*call),
 		calls:      make(map[string]*call),
 		challenged: make(map[string]*call),
 		parser:     newParser(),
@@ -218,16 +220,13 @@ func (sh *shard) request(m *message) {
 		}
 		sh.current.stx = nil
 	}
-	_, named := tokenHome(uriUser(m.uri))
 	switch {
 	case m.method == methodACK:
 		sh.dialogACK(m)
 	case m.method == methodCANCEL:
 		sh.cancel(m)
-	case m.toTag != "" && named:
-		sh.dialogRequest(m, key)
 	case m.toTag != "":
-		sh.reject(m, key, 481, "", "")
+		sh.dialogRequest(m, key)
 	case m.method == methodINVITE:
 		sh.invite(m, key)
 	default:
