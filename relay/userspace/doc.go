@@ -12,10 +12,12 @@
 //     one is dropped by the kernel, uncounted here.
 //   - A packet with TTL 1 is forwarded; the XDP plane drops it.
 //   - Fragments are put together before they are looked at, and a packet that does not fit the way out is fragmented.
+//   - A packet that is both malformed and from a wrong port counts as malformed_rtp here, and by its path there.
 //   - STUN, fragments and records with several outputs have no path of their own here; everything is one path.
 //   - The host's firewall and conntrack see the packets, and tcpdump does.
 //   - A port of the media range without a session has no socket: the kernel answers with ICMP port unreachable, and nothing is
 //     counted, where the XDP plane drops and counts no_session.
+//   - Forwarded packets count as forwarded_socket, what the kernel refuses to send as send_failed.
 //   - There are no rights or deadlines: flows do not end when the box is not the active one, or after an orphan time.
 //   - Next hops are the kernel's own routing, looked up for each packet.
 //   - Latency and its jitter are those of scheduling a process.

@@ -158,8 +158,10 @@ func TestApplyRefuses(t *testing.T) {
 		{"foreign address", "the address is not this host's",
 			with(func(r *relay.Record) { r.Local = netip.MustParseAddrPort("192.0.2.1:20000") }), "open local endpoint"},
 		{"taken port", "another program has it", with(func(r *relay.Record) { r.Local = at(20006) }), "address already in use"},
-		{"taken port of an output", "another program has it", with(func(r *relay.Record) { r.Outputs[0].From = at(20006) }), "address already in use"},
-		{"another session's", "an endpoint has one record", []relay.Record{good(), oneWay(at(20008), at(20002), netip.AddrPort{})}, "belongs to session other"},
+		{"taken port of an output", "another program has it",
+			with(func(r *relay.Record) { r.Outputs[0].From = at(20006) }), "address already in use"},
+		{"another session's", "an endpoint has one record",
+			[]relay.Record{good(), oneWay(at(20008), at(20002), netip.AddrPort{})}, "belongs to session other"},
 	}
 	p := newPlane(t)
 	to, toAddr := socket(t)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"time"
 
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/relay"
@@ -42,7 +43,10 @@ func (p *Plane) flow(e *endpoint) relay.Flow {
 		last = max(last, c.lastSeen)
 		c.mu.Unlock()
 	}
-	f.FirstSeen, f.LastSeen = bpf.Time(first), bpf.Time(last)
+	if f.FirstSeen = bpf.Time(first); first != 0 {
+		// By one reading of the clocks, so that the two keep their order.
+		f.LastSeen = f.FirstSeen.Add(time.Duration(last - first))
+	}
 	return f
 }
 

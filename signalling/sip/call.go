@@ -94,10 +94,16 @@ func (c *call) change() (feed.Change, error) {
 func (c *call) commit(edit func(tx *relay.Tx) error) error {
 	tx := c.sh.srv.relay.Begin()
 	defer tx.Rollback()
-	if edit != nil {
-		if err := edit(tx); err != nil {
+	if edit == nil {
+		change, err := c.change()
+		if err != nil {
 			return err
 		}
+		tx.Put(change)
+		return tx.Commit(context.Background()) // nothing in it for the data plane to wait for
+	}
+	if err := edit(tx); err != nil {
+		return err
 	}
 	change, err := c.change()
 	if err != nil {

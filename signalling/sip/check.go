@@ -22,8 +22,8 @@ const maxCSeq = 1<<31 - 1
 const maxURI = 2048
 
 // check judges a message after index and fills in what the program needs to know. The parser sees a digest of the message:
-// the start line and the few header fields that matter, unfolded and without display names, so that white space and
-// quoting that are legal but rare do not depend on it.
+// the start line and the header fields whose URIs and hosts are acted on, unfolded and without display names, so that white
+// space and quoting that are legal but rare do not depend on it. From, To and other URIs only pass, and need not be understood.
 func (m *message) check(p *sipgo.Parser, scratch []byte) ([]byte, *fault) {
 	var ok bool
 	if m.topVia, ok = m.parseTopVia(); !ok {
@@ -163,9 +163,7 @@ func (m *message) parse(p *sipgo.Parser, b []byte) ([]byte, *fault) {
 	} else {
 		b = append(strconv.AppendInt(append(b, "SIP/2.0 "...), int64(m.status), 10), " x\r\n"...)
 	}
-	b = append(append(append(b, "Via: "...), m.topVia.text...), "\r\nFrom: <"...)
-	b = append(append(append(b, from.uri...), ">\r\nTo: <"...), to.uri...)
-	b = append(append(append(b, ">\r\nCall-ID: "...), m.callID...), "\r\n"...)
+	b = append(append(append(b, "Via: "...), m.topVia.text...), "\r\n"...)
 	if f := m.first(fieldContact); f != nil {
 		first, _ := nextElement(unfold(m.value(f)))
 		if c := parseAddress(first); first != "*" {
