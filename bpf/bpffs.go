@@ -140,7 +140,7 @@ func detachPin(path string) error {
 	if err != nil {
 		return fmt.Errorf("open pinned link %s: %w", path, err)
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }()
 	// A link whose interface or namespace is gone has nothing left to detach.
 	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("detach %s: %w", path, err)
@@ -157,7 +157,7 @@ func netnsCookie() (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read network namespace cookie: %w", err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
 	if err != nil {
 		return 0, fmt.Errorf("read network namespace cookie: %w", err)

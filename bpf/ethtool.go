@@ -23,7 +23,7 @@ func driverXDPSent(device string) uint64 {
 	if err != nil {
 		return 0
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	info, err := unix.IoctlGetEthtoolDrvinfo(fd, device)
 	if err != nil || info.N_stats == 0 || info.N_stats > 1<<16 {
 		return 0

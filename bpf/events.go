@@ -33,7 +33,7 @@ func (p *Plane) Events(ctx context.Context, f func(Event)) error {
 	if err != nil {
 		return fmt.Errorf("read events: %w", err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = r.Close() })
 	defer stop()
 	var raw ringbuf.Record

@@ -171,7 +171,7 @@ func (p *Plane) checkMeta() (relayMeta, error) {
 	if err != nil {
 		return meta, fmt.Errorf("adopt meta map: %w", err)
 	}
-	defer m.Close()
+	defer func() { _ = m.Close() }()
 	if m.ValueSize() < 4 {
 		return meta, fmt.Errorf("adopt %s: %w", p.dir, ErrLayout)
 	}
@@ -255,7 +255,7 @@ func sameProgram(path string, prog *ebpf.Program) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("open pinned program: %w", err)
 	}
-	defer pinned.Close()
+	defer func() { _ = pinned.Close() }()
 	before, err := pinned.Info()
 	if err != nil {
 		return false, fmt.Errorf("look at pinned program: %w", err)

@@ -84,12 +84,12 @@ func (m *measurement) fillTables() error {
 	if err != nil {
 		return err
 	}
-	defer records.close()
+	defer func() { _ = records.close() }()
 	flows, err := mapTable[relayFlow](m.collection.Maps[relayMapFlows])
 	if err != nil {
 		return err
 	}
-	defer flows.close()
+	defer func() { _ = flows.close() }()
 	for i := range m.sessions {
 		position := i + FirstRecord
 		records.slots[position] = toRecord(Record{
@@ -103,7 +103,7 @@ func (m *measurement) fillTables() error {
 	if err != nil {
 		return err
 	}
-	defer hops.close()
+	defer func() { _ = hops.close() }()
 	for i := 1; i <= 8; i++ {
 		hops.slots[i] = toNextHop(NextHop{Ifindex: measureDevice, MTU: 1500, From: measureMedia(), Valid: true})
 	}

@@ -35,7 +35,7 @@ func InjectPass(ifindex uint32, frame []byte, n int) error {
 	if err != nil {
 		return err
 	}
-	defer objects.Close()
+	defer func() { _ = objects.Close() }()
 	// One by one: a frame that is recycled within one run would come back as the kernel left it.
 	for range n {
 		_, err := objects.ProbePass.Run(&ebpf.RunOptions{
@@ -76,7 +76,7 @@ func proveEgress(dev netlink.Link, mac net.HardwareAddr) error {
 	if err != nil {
 		return err
 	}
-	defer objects.Close()
+	defer func() { _ = objects.Close() }()
 	if err := objects.Egress.Put(uint32(0), uint32(ifindex)); err != nil {
 		return fmt.Errorf("%w: the driver cannot send for XDP: %w", ErrEgress, err)
 	}

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 
@@ -57,5 +59,22 @@ func TestStandardCall(t *testing.T) {
 			t.Errorf("%d packets dropped as %s", n, reason)
 		}
 	}
+	d.empty()
+}
+
+// TestManyCalls sets up calls as fast as a busy trunk does, and looks whether anything stays behind.
+func TestManyCalls(t *testing.T) {
+	h := build(t)
+	require.Tool(t, "sipp")
+	d := h.start(t, phonesAndPBX)
+	calls := 600
+	if os.Getenv("TANDEM_LONG") != "" {
+		calls = 6000
+	}
+	startSipp(t, h.pbx, "uas", "-sn", "uas", "-i", pbxIP, "-p", "5060", "-mi", pbxIP, "-mp", "7000")
+	listening(t, h.pbx, 5060)
+	uac := startSipp(t, h.phone, "uac", "-sn", "uac", "-i", phoneIP, "-p", "5062", "-mi", phoneIP, "-mp", "6000",
+		"-r", "100", "-d", "2000", "-m", strconv.Itoa(calls), outsideIP+":5060")
+	uac.done(3 * time.Minute)
 	d.empty()
 }

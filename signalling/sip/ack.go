@@ -146,7 +146,7 @@ func (x *exchange) dismiss(m *message) {
 			return
 		}
 		f := Fork{Tag: strings.Clone(m.toTag), Target: strings.Clone(m.contact)}
-		f.Routes = reversed(m.elements(fieldRecordRoute, maxRoutes))
+		f.Routes = reversed(m.routeSet(maxRoutes))
 		f.Sent[l.side] = x.out
 		uri, routes, to := x.wayTo(l, &f)
 		ack = x.ctx.ownAck(uri, routes, f.Tag, x.from)

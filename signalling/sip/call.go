@@ -72,7 +72,7 @@ func (c *call) learn(m *message) {
 	a, b := &c.Legs[caller], &c.Legs[callee]
 	a.Tag = strings.Clone(m.fromTag)
 	a.From, a.To = strings.Clone(m.text(fieldFrom)), strings.Clone(m.text(fieldTo))
-	a.Target, a.Routes = strings.Clone(m.contact), m.elements(fieldRecordRoute, maxRoutes)
+	a.Target, a.Routes = strings.Clone(m.contact), m.routeSet(maxRoutes)
 	a.Source = m.from
 	b.Tag, b.From, b.To = a.Tag, a.From, a.To
 }

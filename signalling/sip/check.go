@@ -116,7 +116,7 @@ func (m *message) requestLine() *fault {
 		}
 		return malformed("Malformed Request-Line")
 	}
-	if m.uri == "" || len(m.uri) > maxURI || strings.IndexAny(m.uri, " \t<>\"") >= 0 {
+	if len(m.uri) > maxURI || !plain(m.uri) {
 		return malformed("Malformed Request-URI")
 	}
 	scheme, _, ok := strings.Cut(m.uri, ":")
@@ -149,14 +149,15 @@ func (m *message) length() *fault {
 func (m *message) parse(p *sipgo.Parser, b []byte) ([]byte, *fault) {
 	from := parseAddress(m.text(fieldFrom))
 	to := parseAddress(m.text(fieldTo))
+	var tagged [2]bool
+	m.fromTag, tagged[0] = parameter(from.params, "tag")
+	m.toTag, tagged[1] = parameter(to.params, "tag")
 	switch {
-	case !from.wellFormed:
+	case !from.wellFormed || tagged[0] && !plain(m.fromTag):
 		return b, malformed("Malformed From Header")
-	case !to.wellFormed:
+	case !to.wellFormed || tagged[1] && !plain(m.toTag):
 		return b, malformed("Malformed To Header")
 	}
-	m.fromTag, _ = parameter(from.params, "tag")
-	m.toTag, _ = parameter(to.params, "tag")
 	b = b[:0]
 	if m.request {
 		b = append(append(append(append(b, m.method...), ' '), m.uri...), " SIP/2.0\r\n"...)
@@ -167,7 +168,7 @@ func (m *message) parse(p *sipgo.Parser, b []byte) ([]byte, *fault) {
 	if f := m.first(fieldContact); f != nil {
 		first, _ := nextElement(unfold(m.value(f)))
 		if c := parseAddress(first); first != "*" {
-			if !c.wellFormed || len(c.uri) > maxURI {
+			if !c.wellFormed || len(c.uri) > maxURI || !plain(c.uri) {
 				return b, malformed("Malformed Contact Header")
 			}
 			m.contact = c.uri

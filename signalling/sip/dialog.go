@@ -170,9 +170,8 @@ func withTag(value, tag string) string {
 	for at < len(value) {
 		one, rest := nextParameter(value[at:])
 		end := len(value) - len(rest)
-		key, old, has := strings.Cut(one, "=")
-		if has && strings.EqualFold(strings.TrimSpace(key), "tag") {
-			return value[:end-len(strings.TrimLeft(old, " \t\r\n"))] + tag + value[end:]
+		if key, _, _ := strings.Cut(one, "="); strings.EqualFold(strings.TrimSpace(key), "tag") {
+			return value[:end-len(one)] + "tag=" + tag + value[end:]
 		}
 		at = end
 	}

@@ -90,7 +90,9 @@ func FuzzMessage(f *testing.F) {
 }
 
 // routing reports whether the message has fields that never pass.
-func (m *message) routing() bool { return m.first(fieldRoute) != nil || m.first(fieldRecordRoute) != nil }
+func (m *message) routing() bool {
+	return m.first(fieldRoute) != nil || m.first(fieldRecordRoute) != nil
+}
 
 func (m *message) oneVia() bool {
 	n := 0

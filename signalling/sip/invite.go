@@ -180,7 +180,7 @@ func (c *call) learnFork(m *message, x *exchange) *Fork {
 		f.Target = strings.Clone(m.contact)
 	}
 	if len(f.Routes) == 0 {
-		f.Routes = reversed(m.elements(fieldRecordRoute, maxRoutes))
+		f.Routes = reversed(m.routeSet(maxRoutes))
 	}
 	return f
 }

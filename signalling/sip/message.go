@@ -143,16 +143,17 @@ func (m *message) lines(id fieldID) string {
 	return one
 }
 
-// elements returns all elements of a list header, in order (RFC 3261 section 7.3.1), at most limit of them.
-func (m *message) elements(id fieldID, limit int) []string {
+// routeSet returns the elements of all Record-Route fields, in order (RFC 3261 section 7.3.1), without those that name no URI,
+// and at most limit of them.
+func (m *message) routeSet(limit int) []string {
 	var all []string
 	for i := range m.fields {
-		if m.fields[i].id != id {
+		if m.fields[i].id != fieldRecordRoute {
 			continue
 		}
 		for rest := unfold(m.value(&m.fields[i])); rest != "" && len(all) < limit; {
 			var one string
-			if one, rest = nextElement(rest); one != "" {
+			if one, rest = nextElement(rest); plain(parseAddress(one).uri) {
 				all = append(all, strings.Clone(one))
 			}
 		}
@@ -186,6 +187,9 @@ func (m *message) parseTopVia() (via, bool) {
 	params := ""
 	if i := strings.IndexByte(rest, ';'); i >= 0 {
 		rest, params = rest[:i], rest[i:]
+	}
+	if !balanced(params) {
+		return via{}, false // what we add to it would be lost within the quotes
 	}
 	v.sentBy = rest
 	if v.host, v.port, ok = splitHostPort(rest); !ok {

@@ -133,7 +133,7 @@ func parseAddress(s string) address {
 				return address{}
 			}
 			a := address{uri: s[i+1 : i+end], params: strings.TrimSpace(s[i+end+1:]), start: i + 1, end: i + end, inBrackets: true}
-			a.wellFormed = a.uri != "" && (a.params == "" || a.params[0] == ';')
+			a.wellFormed = a.uri != "" && (a.params == "" || a.params[0] == ';') && balanced(a.params)
 			return a
 		}
 	}
@@ -150,8 +150,33 @@ func parseAddress(s string) address {
 	}
 	a := address{uri: s[start:stop], params: s[end:], start: start, end: stop}
 	// Outside brackets a comma, a question mark or white space cannot belong to the URI (RFC 3261 section 20).
-	a.wellFormed = a.uri != "" && strings.IndexAny(a.uri, " \t\r\n,\"") < 0
+	a.wellFormed = a.uri != "" && strings.IndexAny(a.uri, " \t\r\n,\"") < 0 && balanced(a.params)
 	return a
+}
+
+// plain reports whether text that ends up in messages of our own holds nothing that could end what it stands in. URIs and
+// tags hold none of that.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == 0x7f || c == '<' || c == '>' || c == '"' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// balanced reports whether every quoted string ends.
+func balanced(s string) bool {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"':
+			quoted = !quoted
+		case s[i] == '\\' && quoted:
+			i++
+		}
+	}
+	return !quoted
 }
 
 // parameter finds a parameter in text like ";a=1;b". Blanks around its parts are allowed; a quoted value is returned
