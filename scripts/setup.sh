@@ -9,7 +9,10 @@ want=$(awk '$1 == "go" { print $2; exit }' go.mod)
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 check_go() {
-	command -v go >/dev/null || fail "no go on the PATH; Tandem needs Go $want or newer (https://go.dev/dl/)"
+	if ! command -v go >/dev/null; then
+		[ -z "${SUDO_USER:-}" ] || fail "no go on the PATH that sudo leaves; try: sudo env PATH=\"\$PATH\" make ... (Tandem needs Go $want or newer)"
+		fail "no go on the PATH; Tandem needs Go $want or newer (https://go.dev/dl/)"
+	fi
 	local have
 	have=$(GOTOOLCHAIN=local GOFLAGS= go env GOVERSION 2>/dev/null || true)
 	[ -n "$have" ] || have=$(go version | awk '{ print $3 }')
