@@ -3,13 +3,14 @@
 package bench
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/pion/rtp"
 
 	"github.com/tandem-relay/tandem/bench/speech"
 )
@@ -66,14 +67,18 @@ func (s *Source) Errors() uint64 { return s.errors.Load() }
 
 // appendPacket appends the n-th packet, from 0.
 func (s *Source) appendPacket(b []byte, n uint64) []byte {
-	marker := byte(0)
-	if n == 0 {
-		marker = 0x80 // beginning of a talkspurt, RFC 3551 section 4.1
+	header := rtp.Header{
+		Version:        2,
+		Marker:         n == 0, // beginning of a talkspurt, RFC 3551 section 4.1
+		PayloadType:    payloadPCMU,
+		SequenceNumber: s.sequence + uint16(n),
+		Timestamp:      s.timestamp + uint32(n)*speech.FrameSize,
+		SSRC:           s.ssrc,
 	}
-	b = append(b, 0x80, marker|payloadPCMU)
-	b = binary.BigEndian.AppendUint16(b, s.sequence+uint16(n))
-	b = binary.BigEndian.AppendUint32(b, s.timestamp+uint32(n)*speech.FrameSize)
-	b = binary.BigEndian.AppendUint32(b, s.ssrc)
+	b = append(b, make([]byte, headerSize)...)
+	if _, err := header.MarshalTo(b[len(b)-headerSize:]); err != nil {
+		panic(fmt.Sprintf("RTP header without extensions takes more than %d bytes: %v", headerSize, err))
+	}
 	return append(b, s.voice.Frame(s.offset+n)...)
 }
 
@@ -100,11 +105,12 @@ func (s *Source) stamp(now int64) {
 // number returns which packet of the stream this is, in respect of the highest number seen so far, and whether it is
 // one of the stream at all.
 func (s *Source) number(packet []byte, highest uint64) (uint64, bool) {
-	if len(packet) < headerSize || packet[0]>>6 != 2 || binary.BigEndian.Uint32(packet[8:]) != s.ssrc {
+	var header rtp.Header
+	if _, err := header.Unmarshal(packet); err != nil || header.Version != 2 || header.SSRC != s.ssrc {
 		return 0, false
 	}
 	base := uint16(highest) + s.sequence
-	n := int64(highest) + int64(int16(binary.BigEndian.Uint16(packet[2:])-base))
+	n := int64(highest) + int64(int16(header.SequenceNumber-base))
 	if n < 0 || uint64(n) >= s.sent.Load() {
 		return 0, false
 	}

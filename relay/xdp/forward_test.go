@@ -69,30 +69,6 @@ func TestOpenSetIsHandedOver(t *testing.T) {
 	c.byXDP(4) // same window: nothing is learnt anew
 }
 
-// TestNoOvertaking: a stream whose source the slow path learns keeps its order, however close its packets follow.
-func TestNoOvertaking(t *testing.T) {
-	t.Parallel()
-	r := newRig(t, ipv4(), lab.XDPPass).start()
-	c := r.newCall("dense", 0)
-	c.out.Accept = relay.AcceptSet{Any: true}
-	for range 10 {
-		c.out.Window++
-		c.apply()
-		carried := func() uint64 {
-			f := r.flow(c.id, c.atOut)
-			return f.Packets[relay.PathSlow] + f.Packets[relay.PathXDP]
-		}
-		before := carried()
-		s := startStream(c.caller, c.atOut, c.callee, 20*time.Microsecond)
-		eventually(t, "a few hundred packets", func() bool { return carried() > before+700 })
-		s.end().intact(t)
-		eventually(t, "XDP has the stream", func() bool {
-			before := r.flow(c.id, c.atOut).Packets[relay.PathXDP]
-			return arrives(c.caller, c.atOut, c.callee) && r.flow(c.id, c.atOut).Packets[relay.PathXDP] > before
-		})
-	}
-}
-
 // TestReplacedUnderTraffic: a change of records is not seen by the packets.
 func TestReplacedUnderTraffic(t *testing.T) {
 	t.Parallel()

@@ -11,13 +11,6 @@ import (
 // eventBuffer is how many events wait for their reader before further ones are lost.
 const eventBuffer = 4096
 
-// How long a stream must pause until it is handed over to the program: less than any usual packet interval, more than a
-// packet needs through the slow path. Two looks must find the same.
-const (
-	settlePause = 4 * time.Millisecond
-	settleLimit = 500 * time.Millisecond
-)
-
 // tell brings the records that send to the party behind e in line with what was learnt there. Usually the program has
 // done so itself. The lock is held.
 func (p *Plane) tell(e *endpoint) error {
@@ -99,36 +92,6 @@ func (p *Plane) claimed(e *endpoint, remote netip.AddrPort) (accepted, found boo
 		e.claim.Store(&remote)
 	}
 	return true, true
-}
-
-// settle gives a stream whose source the slow path learnt to the program, once no packet of it is on its way through the
-// slow path: those that come later would overtake it. A stream without any pause is handed over at the limit.
-func (p *Plane) settle(local netip.AddrPort) {
-	var punted uint32
-	var accepted uint64
-	first, limit := true, time.Now().Add(settleLimit)
-	var timer *time.Timer
-	timer = time.AfterFunc(settlePause, func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		e := p.endpoints[local]
-		if p.closed || e == nil || !e.settling {
-			return
-		}
-		nowPunted, nowAccepted := p.maps.Flow(e.flow).Punted, e.counts().total()
-		if (first || nowPunted != punted || nowAccepted != accepted) && time.Now().Before(limit) {
-			first, punted, accepted = false, nowPunted, nowAccepted
-			timer.Reset(settlePause)
-			return
-		}
-		e.settling = false
-		e.claim.Store(nil)
-		if err := p.install(&session{id: e.session.id, generation: e.session.generation}, e.session.records()); err != nil {
-			e.settling = true
-			p.logger.Error("hand stream over to the program", "session", e.session.id, "local", local, "error", err)
-			timer.Reset(time.Second)
-		}
-	})
 }
 
 // rewrite writes the sessions anew whose next hops are others than their records say.

@@ -27,7 +27,6 @@ type call struct {
 	// initial is the exchange of the first INVITE; nil while challenged and after its ACK.
 	initial   *exchange
 	exchanges []*exchange // in progress, initial included
-	cancels   int         // how many times the set-up was given up
 	// deadline ends what would wait for ever: a challenged call, a cancelled one, one that ends.
 	deadline timer
 	retries  int

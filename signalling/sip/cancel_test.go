@@ -226,3 +226,20 @@ func TestEarlyBye(t *testing.T) {
 		})
 	})
 }
+
+// TestAnswerAfterEarlyBye: a fork that hung up while it rang answers nevertheless.
+func TestAnswerAfterEarlyBye(t *testing.T) {
+	rigged(t, nil, func(r *rig) {
+		phone, pbx, inv := r.ring()
+		for _, tag := range []string{"b1", "b2"} {
+			pbx.answer(inv, 180, tag, pbx.contactLine(), "")
+			phone.expect("180")
+		}
+		pbx.uas(inv, "b1").send("BYE", "", "")
+		pbx.expect("200 BYE")
+		pbx.answer(inv, 200, "b1", pbx.contactLine(), description("10.9.0.2", 6000))
+		pbx.expect("ACK")
+		pbx.answer(pbx.expect("BYE"), 200, "", "", "")
+		phone.expect("480")
+	})
+}

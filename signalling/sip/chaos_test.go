@@ -40,7 +40,6 @@ type resend struct {
 	raw   string
 	wait  time.Duration
 	total time.Duration
-	timer *time.Timer
 }
 
 func (r *rig) robot(addr, tandem netip.AddrPort, rnd *rand.Rand, isCaller bool) *robot {

@@ -82,7 +82,7 @@ func (m *message) mandatory() *fault {
 			return malformed("Missing " + need.name + " Header")
 		}
 	}
-	if m.callID == "" || strings.IndexAny(m.callID, " \t\r\n") >= 0 {
+	if m.callID == "" || strings.ContainsAny(m.callID, " \t\r\n") {
 		return malformed("Malformed Call-ID Header")
 	}
 	return m.sequence(cseq)

@@ -540,3 +540,29 @@ func TestPartyThatIgnoresContact(t *testing.T) {
 		}
 	})
 }
+
+// TestAmbiguousParty: identifiers that name two legs lead to neither; the token decides.
+func TestAmbiguousParty(t *testing.T) {
+	rigged(t, nil, func(r *rig) {
+		phone, pbx := r.phone(), r.pbx()
+		var a [2]*dialog
+		for i := range a {
+			inv := phone.inviteText([]string{"z9hG4bKx", "z9hG4bKy"}[i], 1, "", description("198.51.100.20", 4000))
+			phone.send(strings.Replace(inv, "sip:1000@198", []string{"sip:1000@198", "sip:1001@198"}[i], 1))
+			phone.expect("100")
+			pbx.answer(pbx.expect("INVITE"), 200, "b1", pbx.contactLine(), description("10.9.0.2", 6000))
+			a[i] = phone.uac(phone.expect("200"))
+			a[i].send("ACK", "", "")
+			pbx.expect("ACK")
+		}
+		tokenless := *a[0]
+		tokenless.target = "sip:1000@198.51.100.1"
+		tokenless.send("INFO", "", "")
+		phone.expect("481")
+		for i := range a {
+			a[i].send("BYE", "", "")
+			pbx.answer(pbx.expect("BYE"), 200, "", "", "")
+			phone.expect("200 BYE")
+		}
+	})
+}

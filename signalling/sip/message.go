@@ -161,17 +161,6 @@ func (m *message) routeSet(limit int) []string {
 	return all
 }
 
-// named returns the value of the first field of the given name, for fields without an id.
-func (m *message) named(name string) string {
-	for i := range m.fields {
-		f := &m.fields[i]
-		if f.id == fieldOther && strings.EqualFold(m.raw[f.start:f.name], name) {
-			return unfold(m.value(f))
-		}
-	}
-	return ""
-}
-
 // parseTopVia reads the first element of the first Via.
 func (m *message) parseTopVia() (via, bool) {
 	f := m.first(fieldVia)

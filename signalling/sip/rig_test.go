@@ -498,13 +498,11 @@ func (d *dialog) send(method, extra, body string) {
 
 // callSetUp is an established call.
 type callSetUp struct {
-	a, b     *dialog
-	inviteB  text // as the PBX got it
-	answerA  text // 200 as the phone got it
-	phone    *peer
-	pbx      *peer
-	offer    string
-	answerTo string
+	a, b    *dialog
+	inviteB text // as the PBX got it
+	answerA text // 200 as the phone got it
+	phone   *peer
+	pbx     *peer
 }
 
 // establish makes the usual call.

@@ -128,6 +128,9 @@ func (s *Server) String() string { return "sip" }
 // Drain makes the server refuse new calls with 503, or take them again. Calls in progress are not touched.
 func (s *Server) Drain(on bool) { s.draining.Store(on) }
 
+// Draining reports whether new calls are refused.
+func (s *Server) Draining() bool { return s.draining.Load() }
+
 // Len is the number of calls, early and challenged ones included.
 func (s *Server) Len() int { return int(s.calls.Load()) }
 

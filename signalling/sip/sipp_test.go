@@ -163,7 +163,7 @@ func tail(s string) string { return s[max(0, len(s)-2500):] }
 
 // BenchmarkSipp measures processor time per call on loopback sockets, without journal and data plane.
 func BenchmarkSipp(b *testing.B) {
-	for _, cps := range []int{200, 1000} {
+	for _, cps := range []int{200, 1000, 2000} {
 		b.Run(fmt.Sprint(cps), func(b *testing.B) {
 			l := startLoopback(b)
 			defer l.shutdown()

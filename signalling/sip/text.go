@@ -150,7 +150,7 @@ func parseAddress(s string) address {
 	}
 	a := address{uri: s[start:stop], params: s[end:], start: start, end: stop}
 	// Outside brackets a comma, a question mark or white space cannot belong to the URI (RFC 3261 section 20).
-	a.wellFormed = a.uri != "" && strings.IndexAny(a.uri, " \t\r\n,\"") < 0 && balanced(a.params)
+	a.wellFormed = a.uri != "" && !strings.ContainsAny(a.uri, " \t\r\n,\"") && balanced(a.params)
 	return a
 }
 
@@ -179,8 +179,7 @@ func balanced(s string) bool {
 	return !quoted
 }
 
-// parameter finds a parameter in text like ";a=1;b". Blanks around its parts are allowed; a quoted value is returned
-// without its quotes, escapes kept.
+// parameter finds a parameter in text like ";a=1;b". Blanks around its parts are allowed; a quoted value keeps its quotes.
 func parameter(params, name string) (value string, ok bool) {
 	for params != "" {
 		var one string
@@ -192,11 +191,7 @@ func parameter(params, name string) (value string, ok bool) {
 		if !has {
 			return "", true
 		}
-		val = strings.TrimSpace(val)
-		if len(val) >= 2 && val[0] == '"' && val[len(val)-1] == '"' {
-			val = val[1 : len(val)-1]
-		}
-		return val, true
+		return strings.TrimSpace(val), true
 	}
 	return "", false
 }

@@ -14,8 +14,6 @@ type timer struct {
 	who   expirer
 }
 
-func (t *timer) active() bool { return t.place != 0 }
-
 // timerHeap holds the running timers of a shard, the next one first.
 type timerHeap struct{ all []*timer }
 

@@ -36,19 +36,19 @@ func (ln *listener) send(b []byte, to netip.AddrPort) {
 }
 
 // read hands every datagram to its shard, in the order of arrival, until the socket is closed.
-func (ln *listener) read(ctx context.Context) error {
+func (ln *listener) read(ctx context.Context) {
 	b := make([]byte, maxDatagram+1)
 	for {
 		n, from, err := ln.conn.ReadFromUDPAddrPort(b)
 		switch {
 		case errors.Is(err, net.ErrClosed), ctx.Err() != nil:
-			return nil
+			return
 		case err != nil:
 			// A datagram that could not be read, an ICMP error of another peer: the next one may be fine.
 			ln.srv.counts.add(cReadErrors)
 			ln.srv.complain("read", "network", ln.network, "err", err)
 			if !pause(ctx, time.Millisecond) {
-				return nil
+				return
 			}
 			continue
 		}
