@@ -196,6 +196,7 @@ func TestPacer(t *testing.T) {
 		}
 	})
 	freeze := new(Freeze)
+	freeze.Begin()
 	var sinks []*Sink
 	start := time.Now()
 	for i := range streams {
@@ -213,7 +214,6 @@ func TestPacer(t *testing.T) {
 		sinks = append(sinks, sink)
 		pacer.Play(source, from, address(at), start.Add(time.Duration(i)*time.Millisecond))
 	}
-	freeze.Begin()
 	eventually(t, "every stream sends", func() bool {
 		return !slices.ContainsFunc(sinks, func(s *Sink) bool { return s.source.Sent() < frames })
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tandem-relay/tandem/relay/feed"
+	"github.com/tandem-relay/tandem/relay/journal"
 )
 
 // undoTimeout bounds the work of undoing, which goes on when the caller has given up.
@@ -185,7 +186,9 @@ func (tx *Tx) carryOut(ctx context.Context, edits []*edit) error {
 			formerPuts = append(formerPuts, before)
 		}
 	}
-	if _, err := r.log.Append(append(group, tx.puts...)...); err != nil {
+	if _, err := r.log.Append(append(group, tx.puts...)...); errors.Is(err, journal.ErrFull) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	} else if err != nil {
 		return err
 	}
 	if err := tx.install(ctx, edits, formerPuts); err != nil {

@@ -36,7 +36,7 @@ func (s *Session) record(party *Party, stream int, component Component, local ne
 		Network:   party.Network,
 		Component: component,
 		Action:    from.Mode,
-		CheckRTP:  strings.Contains(from.Proto, "RTP/"),
+		CheckRTP:  strings.HasPrefix(strings.ToUpper(from.Proto), "RTP/"),
 		Accept:    from.Accept,
 		Window:    from.Window,
 	}
@@ -85,6 +85,9 @@ func (r Remote) endpoint(component Component) netip.AddrPort {
 
 // check looks at what can be told from the session alone.
 func (s *Session) check() error {
+	if s.damage != nil {
+		return s.damage
+	}
 	if s.ID == "" {
 		return errors.New("no id")
 	}

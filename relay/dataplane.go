@@ -11,11 +11,12 @@ type Dataplane interface {
 	// Name is "xdp" or "userspace".
 	Name() string
 	// Apply makes the plane hold exactly these records for the session. It is idempotent for one generation, refuses
-	// a lower generation than it holds with ErrStale, and leaves the former records in force when it fails.
-	// No records remove the session. Apply prepares next hops and waits a short, bounded time for them.
+	// a lower generation than it holds with ErrStale, more than it has room for with ErrFull, and leaves the former
+	// records in force when it fails. No records remove the session. Apply prepares next hops and waits a short, bounded time for them.
 	Apply(ctx context.Context, id SessionID, generation uint32, records []Record) error
 	// Adopt is called once, before anything else, with every session of the journal. Records that the plane still holds
-	// from an earlier process go on without a gap, missing ones are written, unknown ones are removed.
+	// from an earlier process go on without a gap, missing ones are written, unknown ones are removed. A session that
+	// cannot be is refused by itself, and its reason logged; an error means that nothing can be adopted.
 	Adopt(ctx context.Context, sessions []Compiled) (Adoption, error)
 	// Flows tells the state of every record of a session; nil for an unknown one.
 	Flows(id SessionID) []Flow
@@ -37,6 +38,8 @@ type Adoption struct {
 	Kept    int // records that went on unchanged
 	Written int // records that were missing or differed
 	Removed int // records of no session
+	// Refused are the sessions of which the plane holds nothing now, because they cannot be.
+	Refused []SessionID
 }
 
 // Path is the way a packet took.

@@ -37,7 +37,9 @@ type Record struct {
 	Action    Action
 	// Capture asks for a copy of each packet, later.
 	Capture bool
-	// CheckRTP says that the payload must be RTP or RTCP by its first byte (RFC 7983); else it is opaque UDP.
+	// CheckRTP says that the payload must be RTP or RTCP by its first byte (RFC 7983); else it is opaque UDP. It is set for
+	// streams that carry nothing else, whose proto begins with "RTP/" in whatever case: with "UDP/TLS/RTP/..." the DTLS
+	// handshakes share the port (RFC 5764 section 5.1.2).
 	CheckRTP bool
 	// Accept says from where packets may come; Window numbers the learning window (see Stream.Window).
 	Accept AcceptSet

@@ -27,6 +27,8 @@ var (
 	ErrInvalid = errors.New("invalid session")
 	// ErrFinished: the transaction was committed or rolled back before.
 	ErrFinished = errors.New("transaction is finished")
+	// ErrFull: the log or the data plane has no room for more. Ending sessions makes room.
+	ErrFull = errors.New("relay is full")
 	// ErrStale: the data plane holds a higher generation of the session.
 	ErrStale = errors.New("generation is stale")
 )

@@ -3,6 +3,7 @@ package relay_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -79,7 +80,7 @@ func TestRestart(t *testing.T) {
 	records, _ := first.plane.Records(kept.ID)
 
 	next := first.crash(t)
-	if want := (relay.Adoption{Kept: len(records)}); next.adoption != want {
+	if want := (relay.Adoption{Kept: len(records)}); !reflect.DeepEqual(next.adoption, want) {
 		t.Errorf("adoption %+v, want %+v", next.adoption, want)
 	}
 	if !reflect.DeepEqual(next.Sessions(), first.Sessions()) {
@@ -156,7 +157,7 @@ func TestCrashBeforeRecords(t *testing.T) {
 			if err := tx.Commit(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if next.adoption != tt.want {
+			if !reflect.DeepEqual(next.adoption, tt.want) {
 				t.Errorf("adoption %+v, want %+v", next.adoption, tt.want)
 			}
 			// The world is the one in which there was no crash.
@@ -198,7 +199,7 @@ func TestCrashBeforeUndo(t *testing.T) {
 		t.Errorf("session there %v, adoption %+v", ok, next.adoption)
 	}
 	// After the undo, nothing is left for the next process.
-	if after := first.crash(t); after.Len() != 0 || after.adoption != (relay.Adoption{}) {
+	if after := first.crash(t); after.Len() != 0 || !reflect.DeepEqual(after.adoption, relay.Adoption{}) {
 		t.Errorf("%d sessions, adoption %+v", after.Len(), after.adoption)
 	}
 }
@@ -313,16 +314,92 @@ func TestDecodeSessions(t *testing.T) {
 		{"field of a later version", feed.Change{Kind: "session", Key: "a", Version: 2, Value: []byte(`{"id":"a","generation":2,"x":1}`)}, true, 1},
 		{"ended", feed.Change{Kind: "session", Key: "a", Version: 3}, true, 0},
 		{"other kind", feed.Change{Kind: "call", Key: "a", Version: 1, Value: []byte("?")}, true, 0},
-		{"no JSON", feed.Change{Kind: "session", Key: "a", Version: 2, Value: []byte("?")}, false, 0},
-		{"other id", feed.Change{Kind: "session", Key: "b", Version: 2, Value: []byte(`{"id":"a","generation":2}`)}, false, 0},
-		{"other generation", feed.Change{Kind: "session", Key: "a", Version: 3, Value: []byte(`{"id":"a","generation":2}`)}, false, 0},
+		{"no JSON", feed.Change{Kind: "session", Key: "a", Version: 2, Value: []byte("?")}, false, 1},
+		{"other id", feed.Change{Kind: "session", Key: "b", Version: 2, Value: []byte(`{"id":"a","generation":2}`)}, false, 1},
+		{"other generation", feed.Change{Kind: "session", Key: "a", Version: 3, Value: []byte(`{"id":"a","generation":2}`)}, false, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := relay.DecodeSessions([]feed.Change{tt.change})
-			if (err == nil) != tt.ok || len(got) != tt.count {
-				t.Errorf("%v, %v; want %d, ok %v", got, err, tt.count, tt.ok)
+			if err != nil || len(got) != tt.count {
+				t.Fatalf("%v, %v; want %d", got, err, tt.count)
+			}
+			if tt.count == 0 {
+				return
+			}
+			if s := got[0]; string(s.ID) != tt.change.Key || uint64(s.Generation) != tt.change.Version {
+				t.Errorf("session %s generation %d", s.ID, s.Generation)
+			}
+			if _, err := relay.Compile(got[0]); (err == nil) != tt.ok {
+				t.Errorf("compiled with error %v, want ok %v", err, tt.ok)
 			}
 		})
 	}
+	c := feed.Change{Kind: "session", Key: "a", Version: 2, Value: []byte(`{"id":"a","generation":2}`)}
+	if _, err := relay.DecodeSessions([]feed.Change{c, c}); err == nil {
+		t.Error("a session stands twice")
+	}
+}
+
+// One value that makes no sense, and one session that the plane cannot hold, cost no other session anything.
+func TestRestoreGoesOnWithTheRest(t *testing.T) {
+	stored := func(id string, port uint16) feed.Change {
+		s := twoParties()
+		s.ID, s.Generation = relay.SessionID(id), 4
+		s.Parties[0].Streams[0].Local, s.Parties[1].Streams[0].Local = pair("192.0.2.1", port), pair("203.0.113.1", port)
+		value, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return feed.Change{Kind: "session", Key: id, Version: 4, Value: value}
+	}
+	damaged := stored("damaged", 20008)
+	damaged.Value = damaged.Value[:len(damaged.Value)/2]
+	changes := []feed.Change{stored("first", 20002), damaged, stored("refused", 20004), stored("last", 20006)}
+	sessions, err := relay.DecodeSessions(changes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plane, store, out := relaytest.New(), new(relaytest.Store), new(bytes.Buffer)
+	plane.Hook(func(_ context.Context, c relaytest.Call) error {
+		if c.ID == "refused" {
+			return errPlane
+		}
+		return nil
+	})
+	r, err := relay.New(relay.Config{
+		Networks: relaytest.Networks(), Log: feed.New(1, 0, store), Plane: plane,
+		Logger: slog.New(slog.NewTextHandler(out, nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	adoption, err := r.Restore(t.Context(), sessions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (relay.Adoption{Written: 8, Refused: []relay.SessionID{"refused"}}); !reflect.DeepEqual(adoption, want) {
+		t.Errorf("adoption %+v, want %+v", adoption, want)
+	}
+	for id, want := range map[relay.SessionID]bool{"first": true, "last": true, "damaged": false, "refused": false} {
+		if _, ok := r.Session(id); ok != want {
+			t.Errorf("session %s goes on: %v", id, ok)
+		}
+		if records, _ := plane.Records(id); (records != nil) != want {
+			t.Errorf("session %s has %d records", id, len(records))
+		}
+	}
+	var ends []feed.Change
+	for _, g := range store.Groups() {
+		ends = append(ends, g.Changes...)
+	}
+	want := []feed.Change{{Kind: "session", Key: "damaged", Version: 5}, {Kind: "session", Key: "refused", Version: 5}}
+	if !reflect.DeepEqual(ends, want) {
+		t.Errorf("changes %+v, want %+v", ends, want)
+	}
+	if got := out.String(); !strings.Contains(got, "session=damaged") || !strings.Contains(got, "decode") {
+		t.Errorf("log %q does not tell of the damage", got)
+	}
+	// Two calls hold their ports; those of the refused one are not handed out at once.
+	wantPorts(t, r, 4, 2)
 }

@@ -22,6 +22,9 @@ type Session struct {
 	Tenant        string         `json:"tenant,omitempty"`
 	Parties       []Party        `json:"parties"`
 	Subscriptions []Subscription `json:"subscriptions"`
+
+	// damage says why the session could not be read from the journal. All it can do then is end.
+	damage error
 }
 
 // Party is one participant of a session, reached over one network.

@@ -106,8 +106,8 @@ func (tx *Tx) Rollback() {
 
 // Commit validates and compiles the sessions, writes the group to the log and then gives the records to the data plane.
 // On any error nothing has changed: what the log and the data plane took already is undone by a further group and the
-// former records. It returns ErrConflict, ErrInvalid, ErrNoSession, ErrFinished, or what log and plane said. The
-// context bounds only the wait for the data plane.
+// former records. It returns ErrConflict, ErrInvalid, ErrNoSession, ErrFinished, ErrFull, or what log and plane
+// said. The context bounds only the wait for the data plane.
 func (tx *Tx) Commit(ctx context.Context) error {
 	if tx.finished {
 		return ErrFinished

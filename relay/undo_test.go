@@ -242,6 +242,39 @@ func TestLogFails(t *testing.T) {
 	consistent(t, r, plane, store)
 }
 
+// Callers tell a relay that is full from one that is broken, whichever part is full; ending goes on.
+func TestFull(t *testing.T) {
+	t.Run("log", func(t *testing.T) {
+		r, plane, store := relaytest.NewRelay(t)
+		store.Fail(fmt.Errorf("write: %w", journal.ErrFull))
+		tx := r.Begin()
+		call(t, tx, tx.Create())
+		if err := tx.Commit(t.Context()); !isError(err, relay.ErrFull, "journal is full") {
+			t.Errorf("error %v", err)
+		}
+		store.Fail(errors.New("broken"))
+		tx = r.Begin()
+		call(t, tx, tx.Create())
+		if err := tx.Commit(t.Context()); err == nil || errors.Is(err, relay.ErrFull) {
+			t.Errorf("error %v", err)
+		}
+		store.Fail(nil)
+		wantPorts(t, r, 0, 0)
+		consistent(t, r, plane, store)
+	})
+	t.Run("plane", func(t *testing.T) {
+		r, plane, store := relaytest.NewRelay(t)
+		plane.FailNext(1, fmt.Errorf("%w: table", relay.ErrFull))
+		tx := r.Begin()
+		call(t, tx, tx.Create())
+		if err := tx.Commit(t.Context()); !errors.Is(err, relay.ErrFull) {
+			t.Errorf("error %v", err)
+		}
+		wantPorts(t, r, 0, 0)
+		consistent(t, r, plane, store)
+	})
+}
+
 // The caller's context may be the reason for the failure: undoing goes on without it.
 func TestCanceledWhileInstalling(t *testing.T) {
 	r, plane, store := relaytest.NewRelay(t)

@@ -39,6 +39,7 @@ esac
 if [ -s "$TANDEM_SKIP_LOG" ]; then
 	echo "== SKIPPED on this machine ($(wc -l <"$TANDEM_SKIP_LOG") tests)"
 	sort -u "$TANDEM_SKIP_LOG"
+	if [ -n "${CI:-}" ]; then echo "test: a skip is a failure in CI"; status=1; fi
 fi
 [ $status = 0 ] && echo "test: all passed" || echo "test: FAILED"
 exit $status

@@ -188,7 +188,8 @@ func newCleanupCommand(o *options) *cobra.Command {
 				out.Instance = "default"
 			}
 			var err error
-			if out.Kernel, err = cleanup(out.Instance); err != nil {
+			empty := func(instance string) error { return bpf.Cleanup("", instance) }
+			if out.Kernel, err = cleanup(out.Instance, empty); err != nil {
 				return err
 			}
 			return o.print(out, func(w io.Writer) error {
@@ -203,8 +204,9 @@ func newCleanupCommand(o *options) *cobra.Command {
 	}
 }
 
-// cleanup removes pins, links and the runtime directory of an instance that no process holds.
-func cleanup(instance string) (kernel bool, err error) {
+// cleanup removes the runtime directory of an instance that no process holds, and pins and links by empty. The journal goes first:
+// if the rest is interrupted, the next start finds flows without calls, which it removes, and not calls without flows.
+func cleanup(instance string, empty func(instance string) error) (kernel bool, err error) {
 	if !config.ValidInstance(instance) {
 		return false, exit.With(exit.Usage, fmt.Errorf("%q cannot name an instance", instance))
 	}
@@ -220,7 +222,10 @@ func cleanup(instance string) (kernel bool, err error) {
 		}
 		return false, err
 	}
-	err = bpf.Cleanup("", instance)
+	if err := lock.Clear(); err != nil {
+		return false, errors.Join(err, lock.Release())
+	}
+	err = empty(instance)
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
 		return false, lock.Remove()
 	}

@@ -40,7 +40,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) exit.Code
 		return exit.Usage
 	}
 	if text := err.Error(); text != "" {
-		fmt.Fprintf(stderr, "tandem: %s\n", text)
+		fmt.Fprintf(stderr, "tandem: %s\n", printable(text, "\n\t"))
 	}
 	return exit.Of(err)
 }

@@ -40,13 +40,13 @@ func printSessions(w io.Writer, sessions []rest.Session, now time.Time) error {
 		if i > 0 {
 			fmt.Fprintln(w)
 		}
-		fmt.Fprintf(w, "session %s", s.ID)
+		put(w, "session %s", s.ID)
 		if c := s.Call; c != nil {
 			since := c.StartedAt
 			if c.AnsweredAt != nil {
 				since = *c.AnsweredAt
 			}
-			fmt.Fprintf(w, ": %s -> %s, %s -> %s, %s for %s", c.From, c.To, c.TrunkIn, c.TrunkOut, c.State, period(now.Sub(since).Seconds()))
+			put(w, ": %s -> %s, %s -> %s, %s for %s", c.From, c.To, c.TrunkIn, c.TrunkOut, c.State, period(now.Sub(since).Seconds()))
 		}
 		fmt.Fprintln(w)
 		if err := printFlows(w, s, now); err != nil {
@@ -66,7 +66,7 @@ func printFlows(w io.Writer, s rest.Session, now time.Time) error {
 		}
 		for _, stream := range p.Streams {
 			if len(stream.Flows) == 0 {
-				fmt.Fprintf(t, "  %s\t%s\t%s\tno ports\t%s\t\t\t\t\n", name, p.Network, stream.Media, dash(stream.Signalled))
+				put(t, "  %s\t%s\t%s\tno ports\t%s\t\t\t\t\n", name, p.Network, stream.Media, dash(stream.Signalled))
 			}
 			for _, f := range stream.Flows {
 				signalled := stream.Signalled
@@ -84,7 +84,7 @@ func printFlows(w io.Writer, s rest.Session, now time.Time) error {
 				if f.LastSeen != nil {
 					last = period(now.Sub(*f.LastSeen).Seconds()) + " ago"
 				}
-				fmt.Fprintf(t, "  %s\t%s\t%s %s\t%s\t%s\t%s\t%s\t%s\t%s\n",
+				put(t, "  %s\t%s\t%s %s\t%s\t%s\t%s\t%s\t%s\t%s\n",
 					name, p.Network, stream.Media, f.Component, f.Local, dash(signalled), dash(f.Learnt), counts(f.Packets, false), last, note)
 			}
 		}
@@ -128,7 +128,7 @@ func printDrops(w io.Writer, drops rest.Drops, all bool) error {
 	shown := 0
 	for _, r := range drops.Reasons {
 		if all || r.Packets > 0 {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%s\n", r.Name, r.Verdict, r.Packets, r.Bytes, r.Help)
+			put(t, "%s\t%s\t%d\t%d\t%s\n", r.Name, r.Verdict, r.Packets, r.Bytes, r.Help)
 			shown++
 		}
 	}

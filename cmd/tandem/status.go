@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -38,29 +39,29 @@ func newTable(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 
 
 func printStatus(w io.Writer, s rest.Status) error {
 	t := newTable(w)
-	fmt.Fprintf(t, "tandemd\t%s\n", s.Version)
-	fmt.Fprintf(t, "instance\t%s, process %d, up %s\n", s.Instance, s.PID, period(s.UptimeSeconds))
+	put(t, "tandemd\t%s\n", s.Version)
+	put(t, "instance\t%s, process %d, up %s\n", s.Instance, s.PID, period(s.UptimeSeconds))
 	switch s.Dataplane.Name {
 	case "xdp":
-		fmt.Fprintf(t, "data plane\txdp: the kernel forwards\n")
+		put(t, "data plane\txdp: the kernel forwards\n")
 	default:
-		fmt.Fprintf(t, "data plane\t%s: NOT IN THE KERNEL\n", strings.ToUpper(s.Dataplane.Name))
+		put(t, "data plane\t%s: NOT IN THE KERNEL\n", strings.ToUpper(s.Dataplane.Name))
 	}
 	for _, warning := range s.Dataplane.Warnings {
-		fmt.Fprintf(t, "WARNING\t%s\n", warning)
+		put(t, "WARNING\t%s\n", warning)
 	}
 	drain := ""
 	if s.Draining {
 		drain = " (DRAINING: new calls are refused)"
 	}
-	fmt.Fprintf(t, "calls\t%d%s\n", s.Calls, drain)
-	fmt.Fprintf(t, "media sessions\t%d\n", s.Sessions)
-	fmt.Fprintf(t, "forwarded\t%s\n", counts(s.Forwarded, true))
-	fmt.Fprintf(t, "slow path\t%s\n", counts(s.Punted, false))
-	fmt.Fprintf(t, "dropped\t%s\n", counts(s.Dropped, false))
+	put(t, "calls\t%d%s\n", s.Calls, drain)
+	put(t, "media sessions\t%d\n", s.Sessions)
+	put(t, "forwarded\t%s\n", counts(s.Forwarded, true))
+	put(t, "slow path\t%s\n", counts(s.Punted, false))
+	put(t, "dropped\t%s\n", counts(s.Dropped, false))
 	for _, part := range slices.Sorted(maps.Keys(s.Panics)) {
 		if n := s.Panics[part]; n > 0 {
-			fmt.Fprintf(t, "WARNING\t%d panics in %s: please report what the log says\n", n, part)
+			put(t, "WARNING\t%d panics in %s: please report what the log says\n", n, part)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -70,7 +71,7 @@ func printStatus(w io.Writer, s rest.Status) error {
 	t = newTable(w)
 	fmt.Fprintln(t, "MEDIA ADDRESS\tNETWORK\tPORT PAIRS\tUSED\tQUARANTINED\tFREE")
 	for _, p := range s.Ports {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\n", p.Address, p.Network, p.Total, p.Used, p.Quarantined, p.Total-p.Used-p.Quarantined)
+		put(t, "%s\t%s\t%d\t%d\t%d\t%d\n", p.Address, p.Network, p.Total, p.Used, p.Quarantined, p.Total-p.Used-p.Quarantined)
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -80,10 +81,32 @@ func printStatus(w io.Writer, s rest.Status) error {
 	fmt.Fprintln(t, "SIP\tCOUNT")
 	for _, name := range slices.Sorted(maps.Keys(s.SIP)) {
 		if s.SIP[name] > 0 {
-			fmt.Fprintf(t, "%s\t%d\n", name, s.SIP[name])
+			put(t, "%s\t%d\n", name, s.SIP[name])
 		}
 	}
 	return t.Flush()
+}
+
+// put is fmt.Fprintf for what others wrote. Names of SIP reach us as their senders chose them: what is not printable must not
+// reach the terminal, where it could colour, hide and overwrite, nor break the lines and cells of a table.
+func put(w io.Writer, format string, args ...any) {
+	for i, arg := range args {
+		if s, ok := arg.(string); ok {
+			args[i] = printable(s, "")
+		}
+	}
+	// An error is that of the terminal, or comes back when the table is flushed.
+	fmt.Fprintf(w, format, args...)
+}
+
+// printable replaces what is not printable, except some, by U+FFFD.
+func printable(s, except string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || strings.ContainsRune(except, r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
 }
 
 // counts writes named counters in one line; without all, those that are zero are left out.

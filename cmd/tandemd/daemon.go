@@ -53,7 +53,7 @@ func serve(cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, logge
 	if err != nil {
 		return err
 	}
-	records, state, err := journal.Open(filepath.Join(cfg.RuntimeDir, "journal"), bootID, logger)
+	records, state, err := openJournal(cfg, bootID, logger)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,12 @@ func serve(cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, logge
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, plane.end(release.Load())) }()
+	ready := false
+	defer func() {
+		forget := release.Load()
+		// A daemon that never did its job, over a kernel that was empty before, has no calls for which that is to forward.
+		err = errors.Join(err, leave(plane, lock, records, forget, forget || !ready && !plane.adopted))
+	}()
 	relaying, err := relay.New(relay.Config{
 		Networks: relayNetworks(cfg), Plane: plane, Quarantine: quarantine(cfg), Logger: logger,
 		Log: feed.New(state.Epoch, state.Position, records),
@@ -107,13 +112,32 @@ func serve(cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, logge
 	group.Go(lifecycle.Func("events", func(ctx context.Context) error { return follow(ctx, plane, logger) }))
 	group.Go(calls.server)
 	group.Go(api)
-	if group.Ready() {
+	if ready = group.Ready(); ready {
 		announce(cfg, stdout, logger, relaying.Len(), adoption)
 	}
 	err = group.Wait()
 	logger.Info("ending", "calls", calls.CallCount(), "release", release.Load())
 	notify(logger, "STOPPING=1")
 	return err
+}
+
+// openJournal opens the journal of the instance. What an operator can do about a damaged one is his decision: it holds his calls.
+func openJournal(cfg *config.Config, bootID string, logger *slog.Logger) (*journal.Journal, journal.State, error) {
+	records, state, err := journal.Open(filepath.Join(cfg.RuntimeDir, "journal"), bootID, logger)
+	if errors.Is(err, journal.ErrCorrupt) {
+		err = fmt.Errorf(`%w (%s); "tandem cleanup --instance %s" forgets all calls, and the next start is an empty one`, err, cfg.RuntimeDir, cfg.Instance)
+	}
+	return records, state, err
+}
+
+// leave ends the data plane. With forget the calls are forgotten before the kernel is emptied, not after: if that is interrupted,
+// the next start removes flows without calls, whereas calls without flows would come back to life.
+func leave(p *plane, lock *lifecycle.Lock, records io.Closer, forget, empty bool) error {
+	var errs []error
+	if forget {
+		errs = append(errs, records.Close(), lock.Clear())
+	}
+	return errors.Join(append(errs, p.end(empty))...)
 }
 
 // watch ends the daemon at SIGTERM and SIGINT. SIGHUP must never end it.

@@ -8,6 +8,7 @@ import (
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/cmd/internal/config"
 	"github.com/tandem-relay/tandem/relay"
+	"github.com/tandem-relay/tandem/relay/ports"
 	"github.com/tandem-relay/tandem/relay/xdp"
 	"github.com/tandem-relay/tandem/signalling/media"
 )
@@ -59,12 +60,14 @@ func xdpNetworks(cfg *config.Config) []xdp.Network {
 func mediaNetworks(cfg *config.Config, r *routes) []media.Network {
 	var list []media.Network
 	for _, n := range cfg.Networks {
-		m := media.Network{Name: n.Name, Trust: n.Trust, Advertise: map[netip.Addr]netip.Addr{}}
+		m := media.Network{Name: n.Name, Trust: n.Trust, Advertise: map[netip.Addr]netip.Addr{}, Ranges: map[netip.Addr][]ports.Range{}}
 		for _, a := range n.Media {
 			m.Media = append(m.Media, a.Address)
 			m.Advertise[a.Address] = a.Advertise
+			m.Ranges[a.Address] = append(m.Ranges[a.Address], a.Ports)
 		}
-		m.Routable = func(addr netip.Addr) bool { return r.routable(m.Media[0], n.Interfaces, addr) }
+		way := realm{m.Media[0], n.Interfaces, n.Trust}
+		m.Routable = func(addr netip.Addr) bool { return r.routable(way, addr) }
 		list = append(list, m)
 	}
 	return list

@@ -44,6 +44,8 @@ func checkNoPins(root, instance string) error {
 // plane is a data plane with its life.
 type plane struct {
 	relay.Dataplane
+	// adopted says that an earlier process had left it forwarding.
+	adopted bool
 	// run watches over the plane until ctx ends.
 	run func(ctx context.Context) error
 	// end closes the plane; with release it also empties the kernel, otherwise XDP goes on forwarding.
@@ -78,6 +80,7 @@ func openPlane(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*p
 	}
 	return &plane{
 		Dataplane: p,
+		adopted:   adopted,
 		run:       p.Run,
 		end: func(release bool) error {
 			if release {

@@ -16,10 +16,15 @@ type compaction struct {
 	touched []name  // changed since
 }
 
-// compactIfDue starts rewriting when the file has grown too large. The last group must be final.
+// compactIfDue starts rewriting when the file has grown too large, or sooner when room is short. The last group must be
+// final. It must not take the room that deletions need.
 func (j *Journal) compactIfDue() {
 	t := j.table
-	if j.running != nil || t.size < max(t.live+max(t.live, j.slack), j.retryAt) {
+	if j.running != nil || t.size < t.live+max(t.live/8, j.slack) || t.size < j.retryAt && t.live > j.retryLive {
+		return
+	}
+	free := j.free()
+	if free < t.live+floor || free >= t.live+reserve && t.size < 2*t.live {
 		return
 	}
 	c := &compaction{cut: t.size, head: t.head, spans: make([]named, 0, len(t.index))}
@@ -54,10 +59,10 @@ func (j *Journal) compact(c *compaction, old *os.File) error {
 			err = errors.Join(err, f.Close(), os.Remove(j.path(tempName)))
 		}
 		// Not again at once: whatever is wrong, such as a full file system, costs time with every attempt.
-		j.retryAt = j.table.size + max(j.table.live, j.slack)
+		j.retryAt, j.retryLive = j.table.size+max(j.table.live, j.slack), j.table.live/2
 		return err
 	}
-	j.retryAt = 0
+	j.retryAt, j.retryLive = 0, 0
 	return old.Close()
 }
 

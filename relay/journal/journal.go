@@ -55,6 +55,7 @@ type Journal struct {
 	logger *slog.Logger
 	lock   *os.File
 	slack  int64
+	free   func() int64 // bytes of room; mu is held
 
 	mu    sync.Mutex
 	file  *os.File
@@ -65,9 +66,10 @@ type Journal struct {
 	ragged  bool
 	closed  bool
 	running *compaction
-	// retryAt is the file size below which rewriting is not tried again, after it failed.
-	retryAt int64
-	done    sync.WaitGroup
+	// After rewriting failed it is not tried again while the file is smaller than retryAt and the state larger than
+	// retryLive.
+	retryAt, retryLive int64
+	done               sync.WaitGroup
 }
 
 // lastGroup is what it takes to withdraw the group written last.
@@ -103,6 +105,7 @@ func open(dir, bootID string, logger *slog.Logger, slack int64) (*Journal, State
 		return nil, State{}, fmt.Errorf("open journal: %w", err)
 	}
 	j := &Journal{dir: dir, logger: logger, lock: lock, slack: slack}
+	j.free = j.freeSpace
 	state, err := j.start(bootID)
 	if err != nil {
 		if j.file != nil {
@@ -208,7 +211,9 @@ func (j *Journal) create(bootID string) error {
 func (j *Journal) path(name string) string { return filepath.Join(j.dir, name) }
 
 // Write appends a group. When it fails the file is as before. It refuses a position that does not follow the last one
-// and groups of more than 16 MiB.
+// and groups of more than 16 MiB. It returns ErrFull when the file system is running full, namely with less than 16 MiB
+// besides the room for a second copy of the state. Groups of nothing but deletions are then still written, and those with
+// a deletion that leave the state no larger than before, down to 4 MiB.
 func (j *Journal) Write(g feed.Group) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -227,8 +232,11 @@ func (j *Journal) Write(g feed.Group) error {
 	j.buf = buf[:0]
 	// The group before is final now, so that it may go into a snapshot.
 	j.compactIfDue()
-	if err := j.append(buf); err != nil {
+	if err := j.checkRoom(g, marks); err != nil {
 		return fmt.Errorf("write journal: position %d: %w", g.Position, err)
+	}
+	if err := j.append(buf); err != nil {
+		return fmt.Errorf("write journal: position %d: %w", g.Position, fullError(err))
 	}
 	j.last = lastGroup{at: g.Position, epoch: t.epoch, size: t.size}
 	for i, c := range g.Changes {

@@ -55,7 +55,8 @@ func (p *Plane) Clone() *Plane {
 }
 
 // Hook sets a function that runs at the start of each Apply, without a lock held. What it returns, if not nil, is
-// what Apply returns, and the plane keeps what it has. It may block, to hold a commit up. nil removes it.
+// what Apply returns, and the plane keeps what it has. It may block, to hold a commit up. Adopt calls it for each session,
+// and refuses those for which it returns an error. nil removes it.
 func (p *Plane) Hook(hook func(context.Context, Call) error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,11 +126,23 @@ func (p *Plane) take(c relay.Compiled) error {
 	return nil
 }
 
-// Adopt makes the plane hold exactly these sessions.
-func (p *Plane) Adopt(_ context.Context, sessions []relay.Compiled) (relay.Adoption, error) {
+// Adopt makes the plane hold exactly these sessions, without those that the hook refuses.
+func (p *Plane) Adopt(ctx context.Context, sessions []relay.Compiled) (relay.Adoption, error) {
+	p.mu.Lock()
+	hook := p.hook
+	p.mu.Unlock()
+	var adoption relay.Adoption
+	if hook != nil {
+		sessions = slices.DeleteFunc(slices.Clone(sessions), func(c relay.Compiled) bool {
+			if hook(ctx, Call{ID: c.ID, Generation: c.Generation, Records: slices.Clone(c.Records)}) == nil {
+				return false
+			}
+			adoption.Refused = append(adoption.Refused, c.ID)
+			return true
+		})
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var adoption relay.Adoption
 	before := maps.Clone(p.held)
 	clear(p.held)
 	clear(p.locals)

@@ -43,7 +43,7 @@ func (p *Plane) scan() (records, flows, hops map[uint32]bool) {
 }
 
 // Adopt implements relay.Dataplane. A session whose records are all there and equal goes on untouched; of any other session
-// all records are written. A session that does not fit the configuration any more is reported in the log and removed.
+// all records are written. A session that does not fit the configuration any more, or the tables, is refused.
 func (p *Plane) Adopt(ctx context.Context, sessions []relay.Compiled) (relay.Adoption, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,8 @@ func (p *Plane) Adopt(ctx context.Context, sessions []relay.Compiled) (relay.Ado
 		kept, err := p.adoptSession(c)
 		switch {
 		case err != nil:
-			p.logger.Error("session cannot go on", "session", c.ID, "error", err)
+			p.logger.Error("session cannot go on", "session", c.ID, "err", err)
+			result.Refused = append(result.Refused, c.ID)
 		case kept:
 			result.Kept += len(c.Records)
 		default:

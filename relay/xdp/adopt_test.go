@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"reflect"
 	"testing"
 	"time"
 
@@ -56,7 +57,7 @@ func TestAdoptAfterClose(t *testing.T) {
 		kept.compiled(), open.compiled(), changed.compiled(), missing.compiled(),
 	})
 	must(t, err)
-	if want := (relay.Adoption{Kept: 4, Written: 4, Removed: 2}); result != want {
+	if want := (relay.Adoption{Kept: 4, Written: 4, Removed: 2}); !reflect.DeepEqual(result, want) {
 		t.Errorf("adoption %+v, want %+v", result, want)
 	}
 	for _, s := range streams {
@@ -173,7 +174,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	r.start()
 	result, err := r.plane.Adopt(context.Background(), []relay.Compiled{c.compiled()})
 	must(t, err)
-	if result != (relay.Adoption{Kept: 2}) {
+	if !reflect.DeepEqual(result, relay.Adoption{Kept: 2}) {
 		t.Errorf("adoption %+v", result)
 	}
 	for _, s := range streams {

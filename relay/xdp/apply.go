@@ -11,8 +11,8 @@ import (
 	"github.com/tandem-relay/tandem/relay"
 )
 
-// ErrFull says that the tables hold as many records as they can.
-var ErrFull = errors.New("record table is full")
+// ErrFull is the relay.ErrFull of a plane whose tables hold as many records as they can.
+var ErrFull = fmt.Errorf("%w: record table", relay.ErrFull)
 
 // Apply implements relay.Dataplane. It waits for unresolved next hops for 20 ms at most by default (Config.Wait), and never
 // twice for the same one: packets towards a host that is not resolved take the slow path.
@@ -184,7 +184,7 @@ func (p *Plane) tellAll(s *session) {
 			return // written anew meanwhile
 		}
 		if err := p.tell(e); err != nil {
-			p.logger.Error("use learnt endpoint", "session", s.id, "local", e.record.Local, "error", err)
+			p.logger.Error("use learnt endpoint", "session", s.id, "local", e.record.Local, "err", err)
 		}
 	}
 }
@@ -248,6 +248,6 @@ func (p *Plane) vacant(local netip.AddrPort) uint32 {
 // setIndex stores an index entry. Media addresses and slots were checked before, so that it cannot fail.
 func (p *Plane) setIndex(local netip.AddrPort, value uint32) {
 	if err := p.maps.SetIndex(local, value); err != nil {
-		p.logger.Error("set index", "local", local, "error", err)
+		p.logger.Error("set index", "local", local, "err", err)
 	}
 }

@@ -218,7 +218,7 @@ func (t *hops) run(ctx context.Context, dirty <-chan struct{}, moved func()) {
 			}
 			started := time.Now()
 			if err := t.readDevices(); err != nil {
-				t.logger.Error("read interfaces", "error", err)
+				t.logger.Error("read interfaces", "err", err)
 			}
 			if t.reroute() {
 				moved()

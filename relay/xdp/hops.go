@@ -330,7 +330,7 @@ func (t *hops) probe(h *hop, now time.Time) {
 		h.silent++
 	}
 	if err := t.kernel.probe(h.key.neighbour()); err != nil {
-		t.logger.Debug("probe neighbour", "address", h.key.via, "interface", t.devices[h.key.ifindex].name, "error", err)
+		t.logger.Debug("probe neighbour", "address", h.key.via, "interface", t.devices[h.key.ifindex].name, "err", err)
 	}
 }
 

@@ -52,7 +52,7 @@ func (p *Plane) noticed(local netip.AddrPort) {
 		return
 	}
 	if err := p.tell(e); err != nil {
-		p.logger.Error("use learnt endpoint", "session", e.session.id, "local", local, "error", err)
+		p.logger.Error("use learnt endpoint", "session", e.session.id, "local", local, "err", err)
 	}
 }
 
@@ -108,7 +108,7 @@ func (p *Plane) rewrite() {
 		p.mu.Lock()
 		if !p.closed && p.sessions[s.id] == s && p.moved(s) {
 			if err := p.install(&session{id: s.id, generation: s.generation}, s.records()); err != nil {
-				p.logger.Error("move session to another next hop", "session", s.id, "error", err)
+				p.logger.Error("move session to another next hop", "session", s.id, "err", err)
 				p.unmoved.Store(true)
 			}
 		}

@@ -234,7 +234,7 @@ func (p *Plane) end(maps func(*bpf.Plane) error) error {
 func (p *Plane) closeParts() {
 	if p.slow != nil {
 		if err := p.slow.Close(); err != nil {
-			p.logger.Error("close slow path", "error", err)
+			p.logger.Error("close slow path", "err", err)
 		}
 	}
 	if p.kernel != nil {

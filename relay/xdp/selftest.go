@@ -128,7 +128,7 @@ func (p *Plane) try(ctx context.Context, probes []probe) []probe {
 		p.selftest.expect(n, arrived)
 		sent[n] = i
 		if err := bpf.InjectPass(uint32(t.device.index), optionsFrame(t, n[:]), 1); err != nil {
-			p.logger.Info("slow path is not tested", "interface", t.device.name, "error", err)
+			p.logger.Info("slow path is not tested", "interface", t.device.name, "err", err)
 			p.selftest.forget(n)
 			delete(sent, n)
 		}

@@ -48,7 +48,7 @@ func (p *Plane) settle(local netip.AddrPort) {
 		e.claim.Store(nil)
 		if err := p.install(&session{id: e.session.id, generation: e.session.generation}, e.session.records()); err != nil {
 			e.settling = true
-			p.logger.Error("hand stream over to the program", "session", e.session.id, "local", local, "error", err)
+			p.logger.Error("hand stream over to the program", "session", e.session.id, "local", local, "err", err)
 			timer.Reset(time.Second)
 		}
 	})

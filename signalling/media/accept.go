@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/tandem-relay/tandem/relay"
+	"github.com/tandem-relay/tandem/relay/ports"
 )
 
 // special are the prefixes beside those that netip knows by name.
@@ -88,19 +89,22 @@ func single(addrs ...netip.Addr) relay.AcceptSet {
 	return set
 }
 
-// sendable reports whether packets may be sent to addr before anything was learnt: it can be routed, or it is the
-// accepted address itself.
-func (e *Engine) sendable(n *Network, from Side, set relay.AcceptSet, addr netip.Addr) bool {
+// sendable reports whether packets may be sent to an endpoint before anything was learnt: its address can be routed, or
+// is the accepted one from which the party's signalling came, so that the way back to it is known to work. At a media
+// address of ours it must be a port that we relay, not one of another service of this host.
+func (e *Engine) sendable(n *Network, from Side, set relay.AcceptSet, to netip.AddrPort) bool {
+	addr := to.Addr()
 	if !unicast(addr) {
 		return false
 	}
 	if _, own := e.own[addr]; own {
-		return true
+		ranges, known := e.ranges[addr]
+		return !known || slices.ContainsFunc(ranges, func(r ports.Range) bool { return r.First <= to.Port() && to.Port() <= r.Last })
 	}
 	if strayLoopback(from, addr) {
 		return false
 	}
-	return n.routable(addr) || !set.Any && set.Contains(addr)
+	return n.routable(addr) || addr == from.From.Unmap() && !set.Any && set.Contains(addr)
 }
 
 // unicast reports whether packets can come from and go to addr.

@@ -38,7 +38,9 @@ func TestAccept(t *testing.T) {
 		{"unspecified, though a route covers it", "inside", "auto", "0.0.0.0", "10.0.0.5", only("10.0.0.5"), none},
 		// the other policies
 		{"sdp, public", "outside", "sdp", "198.51.100.99", "198.51.100.20", only("198.51.100.99"), "198.51.100.99:4000"},
-		{"sdp, private: the operator says so", "outside", "sdp", "192.168.1.5", "198.51.100.20", only("192.168.1.5"), "192.168.1.5:4000"},
+		{"sdp, private: heard from there, but no packet would arrive there", "outside", "sdp", "192.168.1.5", "198.51.100.20", only("192.168.1.5"), none},
+		{"sdp, private, and so is the signalling", "outside", "sdp", "192.168.1.5", "192.168.1.5", only("192.168.1.5"), "192.168.1.5:4000"},
+		{"sdp, private, and so is the signalling, IPv4-mapped", "outside", "sdp", "192.168.1.5", "::ffff:192.168.1.5", only("192.168.1.5"), "192.168.1.5:4000"},
 		{"sdp, loopback of another host", "outside", "sdp", "127.0.0.1", "198.51.100.20", only("127.0.0.1"), none},
 		{"sdp, unspecified", "outside", "sdp", "0.0.0.0", "198.51.100.20", relay.AcceptSet{}, none},
 		{"signalling, public", "outside", "signalling", "198.51.100.99", "198.51.100.20", only("198.51.100.20"), "198.51.100.99:4000"},
@@ -47,7 +49,8 @@ func TestAccept(t *testing.T) {
 		{"any, public", "outside", "any", "198.51.100.99", "198.51.100.20", relay.AcceptSet{Any: true}, "198.51.100.99:4000"},
 		{"any, private", "outside", "any", "192.168.1.5", "198.51.100.20", relay.AcceptSet{Any: true}, none},
 		{"networks", "outside", "192.0.2.0/24", "198.51.100.99", "198.51.100.20", relay.AcceptSet{Nets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}, "198.51.100.99:4000"},
-		{"networks, private and in them", "outside", "192.168.0.0/16", "192.168.1.5", "198.51.100.20", relay.AcceptSet{Nets: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}, "192.168.1.5:4000"},
+		{"networks, private and in them", "outside", "192.168.0.0/16", "192.168.1.5", "198.51.100.20", relay.AcceptSet{Nets: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}, none},
+		{"networks, private and in them, and so is the signalling", "outside", "192.168.0.0/16", "192.168.1.5", "192.168.1.5", relay.AcceptSet{Nets: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/16")}}, "192.168.1.5:4000"},
 		{"networks, private and not in them", "outside", "192.168.0.0/24", "192.168.1.5", "198.51.100.20", relay.AcceptSet{Nets: []netip.Prefix{netip.MustParsePrefix("192.168.0.0/24")}}, none},
 		// a spiral: the description names a media address of ours
 		{"ours, public", "outside", "auto", "203.0.113.10", "198.51.100.20", only("203.0.113.10"), "203.0.113.10:4000"},

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/tandem-relay/tandem/relay"
+	"github.com/tandem-relay/tandem/relay/ports"
 )
 
 // ErrUnacceptable says that a session description is well formed but cannot be anchored (488 in SIP).
@@ -27,10 +28,13 @@ type Network struct {
 	// routed there is taken as the source of media.
 	Trust bool
 	// Routable tells whether an address can be reached in the network. It must say no to special addresses (see
-	// Special) that only a default route covers. It is called concurrently. Nil: every address that is not special.
+	// Special) that only a default route covers, and to those of this host at which the network's parties have no
+	// business. It is called concurrently, and not for media addresses of ours. Nil: every address that is not special.
 	Routable func(netip.Addr) bool
 	// Media are our own media addresses in the network, so that a description that gives one of them back is known.
 	Media []netip.Addr
+	// Ranges are the ports that are relayed at a media address; nothing is sent to its other ones. A missing key: all.
+	Ranges map[netip.Addr][]ports.Range
 	// Advertise maps a media address to the one that descriptions show (1:1 NAT). A missing key: itself.
 	Advertise map[netip.Addr]netip.Addr
 }
@@ -60,13 +64,14 @@ type Side struct {
 type Engine struct {
 	networks map[string]*Network
 	// own holds our media addresses and, mapped to them, what they are advertised as.
-	own map[netip.Addr]netip.Addr
-	log *slog.Logger
+	own    map[netip.Addr]netip.Addr
+	ranges map[netip.Addr][]ports.Range
+	log    *slog.Logger
 }
 
 // New returns an engine over the given networks. The maps and slices of c must not change afterwards.
 func New(c Config) *Engine {
-	e := &Engine{networks: make(map[string]*Network), own: make(map[netip.Addr]netip.Addr), log: c.Logger}
+	e := &Engine{networks: make(map[string]*Network), own: make(map[netip.Addr]netip.Addr), ranges: make(map[netip.Addr][]ports.Range), log: c.Logger}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -84,6 +89,9 @@ func New(c Config) *Engine {
 		}
 		for local := range n.Advertise {
 			e.own[local.Unmap()] = local.Unmap()
+		}
+		for local, ranges := range n.Ranges {
+			e.ranges[local.Unmap()] = append(e.ranges[local.Unmap()], ranges...)
 		}
 	}
 	return e

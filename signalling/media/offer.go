@@ -11,6 +11,16 @@ import (
 	"github.com/tandem-relay/tandem/signalling/sdp"
 )
 
+// Limits of what is anchored. Beyond them a description is ErrUnacceptable.
+const (
+	// MaxLines is how many m= lines of one session can have ports: one INVITE must not empty the pool. Lines that were
+	// rejected or removed count as long as their ports are kept, which is until the session ends.
+	MaxLines = 8
+	// MinPort is the lowest port to which media is sent. The system ports below (RFC 6335 section 6) are those of
+	// services that answer to anybody, DNS for one.
+	MinPort = 1024
+)
+
 // Offer takes an offer that from made and returns the one that goes to to (RFC 3264), with the addresses and ports at which
 // to's media arrives. The session s is one of tx, open for editing; it is changed only if there is no error.
 // Parties, streams and subscriptions are made as needed, and the ports of both sides are taken at once, so that
@@ -21,11 +31,13 @@ import (
 //     which RFC 3264 section 8 forbids, are taken as removed.
 //   - Stream.Window rises when the line's address, port or accept set changed, and only then.
 //   - The accept set follows Side.Source. Remote.RTP and Remote.RTCP are set only if packets may be sent there before
-//     anything was learnt: the address can be routed, or is the accepted one. Remote.Signalled is set always.
+//     anything was learnt: the address can be routed, or is the accepted one from which the message came.
+//     Remote.Signalled is set always. Ports below MinPort are ErrUnacceptable.
 //   - An unspecified address (0.0.0.0, hold by RFC 2543) keeps remote, accept set and window; the other side's stream
 //     goes to relay.Hold, as it does for port 0. Direction attributes stop nothing.
 //   - Transports other than UDP, TCP/MSRP for one, pass untouched; their stream has no local ports.
 //   - ICE and BUNDLE are removed. A port count above 1 is reduced to 1.
+//   - A session anchors at most MaxLines lines; one more is ErrUnacceptable.
 //
 // A body without a session description comes back unchanged. Errors are sdp.ErrSyntax, ErrUnacceptable,
 // ports.ErrExhausted, or a fault of the caller, such as an unknown network.
@@ -152,6 +164,12 @@ func (x *exchange) line(i int) error {
 	if err := checkAddress(m); err != nil {
 		return err
 	}
+	if err := x.checkPorts(m); err != nil {
+		return err
+	}
+	if !mine.Local.IsValid() && x.anchored() >= MaxLines {
+		return unacceptable(m, "a session has at most %d lines with media ports", MaxLines)
+	}
 	if err := x.allocate(i); err != nil {
 		return err
 	}
@@ -178,6 +196,32 @@ func (x *exchange) setProto(m *sdp.Media, mine, theirs *relay.Stream) {
 			set(s)
 		}
 	}
+}
+
+// anchored counts the session's lines that have local ports. Those that were rejected later keep theirs.
+func (x *exchange) anchored() int {
+	n := 0
+	for i := range x.sender.Streams {
+		if x.sender.Streams[i].Local.IsValid() || x.receiver.Streams[i].Local.IsValid() {
+			n++
+		}
+	}
+	return n
+}
+
+// checkPorts refuses to send media where services of other kinds listen.
+func (x *exchange) checkPorts(m *sdp.Media) error {
+	addr := x.engine.real(m.Connection.Addr)
+	if addr.IsUnspecified() {
+		return nil // nothing is sent there
+	}
+	if m.Port < MinPort {
+		return unacceptable(m, "its port %d is below %d", m.Port, MinPort)
+	}
+	if rtcp := x.rtcp(m, addr); rtcp.IsValid() && rtcp.Port() < MinPort {
+		return unacceptable(m, "its RTCP port %d is below %d", rtcp.Port(), MinPort)
+	}
+	return nil
 }
 
 // reject takes stream i as one for which its party has no endpoint.
@@ -230,10 +274,10 @@ func (x *exchange) setRemote(m *sdp.Media, mine, theirs *relay.Stream) {
 	rtcp := x.rtcp(m, addr)
 	accept := e.accept(x.fromNet, x.from, addr, rtcp.Addr())
 	remote := relay.Remote{Signalled: signalled}
-	if e.sendable(x.fromNet, x.from, accept, addr) {
-		remote.RTP = netip.AddrPortFrom(addr, m.Port)
+	if rtp := netip.AddrPortFrom(addr, m.Port); e.sendable(x.fromNet, x.from, accept, rtp) {
+		remote.RTP = rtp
 	}
-	if rtcp.IsValid() && e.sendable(x.fromNet, x.from, accept, rtcp.Addr()) {
+	if rtcp.IsValid() && e.sendable(x.fromNet, x.from, accept, rtcp) {
 		remote.RTCP = rtcp
 	}
 	if setRemote(mine, remote, accept) {

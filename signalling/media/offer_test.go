@@ -67,7 +67,7 @@ func TestWindow(t *testing.T) {
 	}{
 		{"answer from another address", func(c *call) { c.answer(c.b, c.a, audio("10.0.0.6", "6000")) }, [2]uint16{1, 2}},
 		{"answer with another port", func(c *call) { c.answer(c.b, c.a, audio("10.0.0.5", "6002")) }, [2]uint16{1, 2}},
-		{"answer with another RTCP port", func(c *call) { c.answer(c.b, c.a, audio("10.0.0.5", "6000", "a=rtcp:7")) }, [2]uint16{1, 2}},
+		{"answer with another RTCP port", func(c *call) { c.answer(c.b, c.a, audio("10.0.0.5", "6000", "a=rtcp:6007")) }, [2]uint16{1, 2}},
 		{"offer with another port", func(c *call) { c.offer(c.a, c.b, audio("198.51.100.20", "4002")) }, [2]uint16{2, 1}},
 		{"offer of the callee with another port", func(c *call) { c.offer(c.b, c.a, audio("10.0.0.5", "6002")) }, [2]uint16{1, 2}},
 		{"other codecs", func(c *call) {

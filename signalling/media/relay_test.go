@@ -87,7 +87,7 @@ func TestPortsAreNotLeaked(t *testing.T) {
 		want      error
 	}{
 		{"malformed", "nonsense", sdp.ErrSyntax},
-		{"a second line that cannot be anchored", audio("198.51.100.20", "4000", "m=audio 1 RTP/AVP 0", "c=IN IP4 name.example"), ErrUnacceptable},
+		{"a second line that cannot be anchored", audio("198.51.100.20", "4000", "m=audio 4002 RTP/AVP 0", "c=IN IP4 name.example"), ErrUnacceptable},
 	} {
 		if _, err := b.step("", offer(a, z, c.sdp)); !errors.Is(err, c.want) {
 			t.Errorf("%s: error %v", c.name, err)

@@ -25,6 +25,9 @@ import (
 // shutdownTimeout bounds how long requests in progress may take when the server ends.
 const shutdownTimeout = 2 * time.Second
 
+// dialTimeout bounds how long an earlier owner of the socket has to answer.
+const dialTimeout = time.Second
+
 // Media is what the API tells of the media side; *relay.Relay is one.
 type Media interface {
 	Sessions() []*relay.Session // ordered by id
@@ -101,12 +104,14 @@ func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 func (s *Server) String() string { return "control API" }
 
-// Run serves until ctx ends. The socket is for its owner only (mode 0600); one that an earlier process left behind is replaced.
+// Run serves until ctx ends. The socket is for its owner only (mode 0600); one that an earlier process left behind is replaced, one
+// that is in use is an error.
 func (s *Server) Run(ctx context.Context) error {
 	listener, err := listen(ctx, s.cfg.Socket)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", s.cfg.Socket, err)
 	}
+	defer s.unlink(listener)
 	server := &http.Server{
 		Handler:           s.handler,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -124,6 +129,8 @@ func (s *Server) Run(ctx context.Context) error {
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
+	// As long as this one listens, nobody else can have taken the name.
+	s.unlink(listener)
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := server.Shutdown(stopping); err != nil {
@@ -135,7 +142,29 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-func listen(ctx context.Context, path string) (net.Listener, error) {
+// socket is a listener with the file that it made.
+type socket struct {
+	net.Listener
+	path string
+	file fs.FileInfo // nil: removed
+}
+
+// unlink removes the socket's file, once, unless the name has come to mean another one.
+func (s *Server) unlink(l *socket) {
+	if l.file == nil {
+		return
+	}
+	defer func() { l.file = nil }()
+	named, err := os.Lstat(l.path)
+	if err == nil && os.SameFile(named, l.file) {
+		err = os.Remove(l.path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.logger.Warn("control socket stays behind", "err", err)
+	}
+}
+
+func listen(ctx context.Context, path string) (*socket, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
@@ -143,7 +172,10 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 	case info.Mode().Type() != fs.ModeSocket:
 		return nil, errors.New("something that is not a socket has this name")
 	default:
-		if err := os.Remove(path); err != nil {
+		if err := abandoned(ctx, path); err != nil {
+			return nil, err
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
@@ -153,7 +185,30 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 		err := c.Control(func(fd uintptr) { chmod = unix.Fchmod(int(fd), 0o600) })
 		return errors.Join(err, chmod)
 	}}
-	return config.Listen(ctx, "unix", path)
+	listener, err := config.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	listener.(*net.UnixListener).SetUnlinkOnClose(false) // it would remove whatever has the name by then
+	file, err := os.Lstat(path)
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	return &socket{listener, path, file}, nil
+}
+
+// abandoned returns an error unless nobody listens on a socket any more. One whose queue is full is in use too.
+func abandoned(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		return errors.Join(errors.New("in use by another process"), conn.Close())
+	case errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return fmt.Errorf("it is not known whether another process uses it: %w", err)
 }
 
 // recovering answers 500 where a handler panics, and goes on.

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tandem-relay/tandem/relay"
 )
 
@@ -395,6 +397,72 @@ func TestSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		listener.Close()
+	})
+	t.Run("never takes one that is in use", func(t *testing.T) {
+		_, first := start(t, cfg)
+		second := cfg
+		second.Socket = first.cfg.Socket
+		if err := New(second).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+			t.Errorf("got %v", err)
+		}
+		client := NewClient(first.cfg.Socket)
+		defer client.Close()
+		if _, err := client.Status(t.Context()); err != nil {
+			t.Errorf("the first one: %v", err)
+		}
+	})
+	t.Run("never takes one whose queue is full", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "api.sock")
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+			t.Fatal(err)
+		}
+		waiting, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer waiting.Close()
+		if l, err := listen(t.Context(), path); err == nil {
+			l.Close()
+			t.Error("it was taken")
+		}
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("ends with its own file only", func(t *testing.T) {
+		for _, foreign := range []bool{false, true} {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			cfg := cfg
+			cfg.Socket = filepath.Join(t.TempDir(), "api.sock")
+			s, ended := New(cfg), make(chan error, 1)
+			go func() { ended <- s.Run(ctx) }()
+			<-s.Ready()
+			if foreign {
+				// The new file first: it must not get the inode of the old one.
+				other, err := net.ListenUnix("unix", &net.UnixAddr{Name: cfg.Socket + ".new", Net: "unix"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				other.SetUnlinkOnClose(false)
+				defer other.Close()
+				if err := os.Rename(cfg.Socket+".new", cfg.Socket); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			if _, err := os.Stat(cfg.Socket); (err == nil) != foreign {
+				t.Errorf("of another process %v: %v", foreign, err)
+			}
+		}
 	})
 	t.Run("never replaces a file", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "api.sock")

@@ -62,27 +62,28 @@ func Parse(b []byte) (*Description, error) {
 // split cuts b into lines.
 func split(b []byte) ([]line, error) {
 	lines := make([]line, 0, 32)
-	for len(b) > 0 {
+	run := 0 // behind the CRs that were looked at: a long run of them is many lines, and must not be walked for each
+	for at := 0; at < len(b); {
 		text, end := len(b), len(b)
-		if i := bytes.IndexAny(b, "\r\n"); i >= 0 {
-			text, end = i, i
-			for end < len(b) && b[end] == '\r' {
-				end++
+		if i := bytes.IndexAny(b[at:], "\r\n"); i >= 0 {
+			text = at + i
+			for run = max(run, text); run < len(b) && b[run] == '\r'; {
+				run++
 			}
-			if end < len(b) && b[end] == '\n' {
-				end++
+			if run < len(b) && b[run] == '\n' {
+				end = run + 1
 			} else {
-				end = i + 1 // a lone CR: some peers take it as a line end, so its c= must not escape us
+				end = text + 1 // a lone CR: some peers take it as a line end, so its c= must not escape us
 			}
 		}
 		if len(lines) == MaxLines {
 			return nil, syntax(len(lines)+1, "more than %d lines", MaxLines)
 		}
-		if text > MaxLine {
-			return nil, syntax(len(lines)+1, "%d bytes, more than %d", text, MaxLine)
+		if size := text - at; size > MaxLine {
+			return nil, syntax(len(lines)+1, "%d bytes, more than %d", size, MaxLine)
 		}
-		lines = append(lines, line{text: b[:text:text], end: b[text:end:end]})
-		b = b[end:]
+		lines = append(lines, line{text: b[at:text:text], end: b[text:end:end]})
+		at = end
 	}
 	return lines, nil
 }

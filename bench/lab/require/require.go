@@ -23,6 +23,9 @@ import (
 // Variable is the environment variable that turns skips into failures.
 const Variable = "TANDEM_REQUIRE"
 
+// LogVariable is the environment variable that names the file in which skips are noted.
+const LogVariable = "TANDEM_SKIP_LOG"
+
 // Root requires user id 0.
 func Root(t testing.TB) {
 	t.Helper()
@@ -108,7 +111,24 @@ func missing(t testing.TB, capability, why string) {
 	if Demanded(os.Getenv(Variable), capability) {
 		t.Fatalf("MISSING %s (demanded by %s): %s", capability, Variable, why)
 	}
+	if err := note(t.Name(), capability, why); err != nil {
+		t.Fatalf("note the skip: %v", err)
+	}
 	t.Skipf("SKIPPED FOR WANT OF %s: %s", strings.ToUpper(capability), why)
+}
+
+// note adds the skip to the file that scripts/test.sh shows at the end, if there is one.
+func note(test, capability, why string) error {
+	path := os.Getenv(LogVariable)
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "%s: for want of %s: %s\n", test, capability, strings.ReplaceAll(why, "\n", " "))
+	return errors.Join(err, f.Close())
 }
 
 // Demanded reports whether a list as in TANDEM_REQUIRE names the capability.

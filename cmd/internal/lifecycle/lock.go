@@ -141,6 +141,24 @@ func (l *Lock) write(owner Owner) error {
 // Release gives the instance free.
 func (l *Lock) Release() error { return l.file.Close() }
 
+// Clear removes everything from the runtime directory but the lock, which stays held.
+func (l *Lock) Clear() error {
+	entries, err := os.ReadDir(l.dir)
+	if err != nil {
+		return fmt.Errorf("clear runtime directory: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if e.Name() == lockFile {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(l.dir, e.Name())); err != nil {
+			errs = append(errs, fmt.Errorf("clear runtime directory: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Remove gives the instance free and removes its runtime directory with all that is in it.
 func (l *Lock) Remove() error {
 	return errors.Join(os.RemoveAll(l.dir), l.file.Close())

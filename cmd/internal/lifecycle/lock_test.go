@@ -70,6 +70,36 @@ func TestLockIsHeldByOne(t *testing.T) {
 	}
 }
 
+// What is in the directory goes, the hold on the instance stays.
+func TestClear(t *testing.T) {
+	dir := instanceDir(t)
+	lock, err := Acquire(dir, Owner{PID: 4711})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "journal", "sub"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "journal", "journal"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := lock.Clear(); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 || entries[0].Name() != lockFile {
+			t.Errorf("left: %v %v", entries, err)
+		}
+		if owner, held, err := Held(dir); err != nil || !held || owner.PID != 4711 {
+			t.Errorf("held: %+v %v %v", owner, held, err)
+		}
+	}
+	if err := lock.Remove(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A process that opened the lock file before it was removed must not believe to hold the instance.
 func TestLockOfRemovedFile(t *testing.T) {
 	dir := instanceDir(t)
