@@ -68,6 +68,10 @@ func ensureRoot(root string) error {
 		if root != mountPoint && !strings.HasPrefix(root, mountPoint+"/") {
 			return fmt.Errorf("pin directory %s is not on a BPF file system; mount one there: mount -t bpf bpf DIRECTORY", root)
 		}
+		if privateMounts() {
+			return fmt.Errorf("%s is no BPF file system, and this process has a mount namespace of its own (as under ip netns exec), with which one mounted now "+
+				"would end: start it by nsenter --net=/run/netns/NAME instead, or mount one that stays: mount -t bpf bpf %s", mountPoint, mountPoint)
+		}
 		if err := unix.Mount("bpf", mountPoint, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
 			return fmt.Errorf("mount BPF file system on %s (as root: mount -t bpf bpf %s): %w", mountPoint, mountPoint, err)
 		}
@@ -76,6 +80,21 @@ func ensureRoot(root string) error {
 		return fmt.Errorf("make pin directory: %w", err)
 	}
 	return nil
+}
+
+// privateMounts reports whether the process does not share its mounts with the first process or, where that one may not be looked at,
+// with its parent.
+func privateMounts() bool {
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false
+	}
+	for _, pid := range []int{1, os.Getppid()} {
+		if other, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err == nil {
+			return other != own
+		}
+	}
+	return false
 }
 
 // onBPFFS looks at the nearest directory that exists.

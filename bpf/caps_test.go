@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "mount":
 		err = mountsItself()
+	case "private":
+		err = refusesToMount()
 	default:
 		err = unprivileged(task)
 	}
@@ -37,34 +39,67 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// TestMount opens an instance where no BPF file system is mounted yet, in a mount namespace of its own.
+// TestMount opens an instance where no BPF file system is mounted yet: one that would stay is mounted, and refused where it
+// would end with the process's own mount namespace.
 func TestMount(t *testing.T) {
 	newSite(t)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), childVariable+"=mount")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	for task, flags := range map[string]uintptr{
+		"mount":   unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID, // the child is the first process, so the mounts are the machine's
+		"private": unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+	} {
+		t.Run(task, func(t *testing.T) {
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = append(os.Environ(), childVariable+"="+task)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }
 
-// mountsItself is the child.
-func mountsItself() error {
+// noBPFFS takes the BPF file system out of the child's mounts.
+func noBPFFS() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
 	for unix.Unmount(mountPoint, unix.MNT_DETACH) == nil {
 		// Whatever was mounted there.
 	}
-	mounted, err := onBPFFS(mountPoint)
-	if err != nil || mounted {
+	if mounted, err := onBPFFS(mountPoint); err != nil || mounted {
 		return fmt.Errorf("still mounted: %v, %w", mounted, err)
+	}
+	return nil
+}
+
+// refusesToMount is the child with mounts of its own.
+func refusesToMount() error {
+	if err := noBPFFS(); err != nil {
+		return err
+	}
+	p, _, err := Open(Options{Records: 64})
+	if err == nil {
+		return errors.Join(errors.New("mounted a file system that ends with this process"), p.Release())
+	}
+	if !strings.Contains(err.Error(), "nsenter") {
+		return fmt.Errorf("refused without saying what to do: %w", err)
+	}
+	return nil
+}
+
+// mountsItself is the child whose mounts are the machine's.
+func mountsItself() error {
+	if err := noBPFFS(); err != nil {
+		return err
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
 	}
 	p, _, err := Open(Options{Records: 64})
 	if err != nil {
 		return err
 	}
-	if mounted, err = onBPFFS(mountPoint); err != nil || !mounted {
+	if mounted, err := onBPFFS(mountPoint); err != nil || !mounted {
 		return fmt.Errorf("not mounted: %w", err)
 	}
 	if names, err := Instances(""); err != nil || len(names) != 1 || names[0] != "default" {

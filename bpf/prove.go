@@ -117,8 +117,11 @@ func proveEgress(dev netlink.Link, mac net.HardwareAddr) error {
 }
 
 func egressHint(dev netlink.Link) string {
+	if dev.Attrs().OperState != netlink.OperUp && dev.Attrs().OperState != netlink.OperUnknown {
+		return fmt.Sprintf("; its link is %s: connect the cable, or bring the peer of a veth up", dev.Attrs().OperState)
+	}
 	if dev.Type() == "veth" {
-		return "; the peer of a veth needs a native XDP program or GRO (ethtool -K PEER gro on, then this end down and up again)"
+		return "; the peer of a veth needs a native XDP program or GRO (in the peer's namespace: ethtool -K PEER gro on, then this end down and up again)"
 	}
 	return "; its driver does not send for XDP, or has too few queues"
 }

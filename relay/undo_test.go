@@ -3,12 +3,14 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"reflect"
 	"slices"
 	"testing"
 
 	"github.com/tandem-relay/tandem/relay"
 	"github.com/tandem-relay/tandem/relay/feed"
+	"github.com/tandem-relay/tandem/relay/journal"
 	"github.com/tandem-relay/tandem/relay/relaytest"
 )
 

@@ -33,7 +33,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.JSON {
 		out = o.Err
 	}
-	r := &run{options: o, show: newDisplay(out), instance: fmt.Sprintf("%s%d", instancePrefix, os.Getpid())}
+	r := &run{options: o, show: newDisplay(out), instance: instanceName(os.Getpid())}
 	result, err := r.run(ctx)
 	if err != nil {
 		if ctx.Err() != nil {

@@ -43,7 +43,7 @@ func perform(t *testing.T, ctx context.Context, o Options) (map[string]any, erro
 	}
 	for _, trace := range everywhere() {
 		for _, prefix := range trace.prefixes {
-			if _, err := os.Stat(filepath.Join(trace.dir, fmt.Sprint(prefix, os.Getpid()))); !errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Stat(filepath.Join(trace.dir, trace.name(prefix, os.Getpid()))); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("something is left in %s: %v", trace.dir, err)
 			}
 		}
@@ -71,6 +71,9 @@ func TestRunUserspace(t *testing.T) {
 		}},
 		{"duplicated", "one packet too many is found", "duplicate", "1 packets were duplicated", true, func(o map[string]any) bool {
 			return o["audio_intact"] == true && o["duplicated"] == 1.0
+		}},
+		{"reordered", "sockets of a busy machine may do that", "reorder", "", true, func(o map[string]any) bool {
+			return o["audio_intact"] == true && o["lost"] == 0.0 && o["reordered"].(float64) >= 1
 		}},
 		{"refused", "a call that is not established", "busy", "no call was established: call 1: INVITE: rejected with 486", false, nil},
 		{"session left", "the daemon must forget ended calls", "leak", "3 sessions are left", true, nil},
@@ -109,6 +112,18 @@ func TestRunStopped(t *testing.T) {
 	stopped, ok := o["stopped"].(map[string]any)
 	if !ok || stopped["seconds"].(float64) < 0.6 || stopped["packets_sent"].(float64) < 20 {
 		t.Errorf("stopped: %v", o["stopped"])
+	}
+}
+
+// TestRunReordered: XDP keeps the order of packets, so that one out of order is a fault.
+func TestRunReordered(t *testing.T) {
+	require.Lab(t)
+	for faults, wrong := range map[string]bool{"": false, "reorder": true} {
+		o, err := perform(t, t.Context(), Options{Dataplane: XDP, Seconds: 2, Calls: 1, Daemon: standInProgram(t, faults)})
+		// It is stopped too, so its verdict is bad in any case.
+		if complains := strings.Contains(fmt.Sprint(o["problems"]), "arrived out of order"); !errors.Is(err, ErrVerdict) || complains != wrong {
+			t.Errorf("fault %q: error %v, problems %v", faults, err, o["problems"])
+		}
 	}
 }
 
@@ -222,17 +237,18 @@ func TestFindDaemon(t *testing.T) {
 func TestSweep(t *testing.T) {
 	pins, temporary := t.TempDir(), t.TempDir()
 	for _, path := range []string{
-		pins + "/demo-11/sub", pins + "/demo-12", pins + "/_new_demo-11", pins + "/default", pins + "/demo-", pins + "/demo-x", pins + "/demo-11x",
+		pins + "/demo-11-" + mark(11) + "/sub", pins + "/demo-12-" + mark(12), pins + "/_new_demo-11-" + mark(11), pins + "/default", pins + "/demo-", pins + "/demo-x",
+		pins + "/demo-11", pins + "/_new_demo-11", pins + "/demo-11-" + mark(12), pins + "/demo-11-", pins + "/demo-011-" + mark(11), pins + "/demo-11-" + mark(11) + "0",
 		temporary + "/tandem-demo-11", temporary + "/tandem-demo-12", temporary + "/demo-11",
 	} {
 		if err := os.MkdirAll(path, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
-	where := []traces{{pins, []string{"demo-", "_new_demo-"}}, {temporary, []string{"tandem-demo-"}}, {temporary + "/none", []string{""}}}
+	where := []traces{{pins, []string{"demo-", "_new_demo-"}, mark}, {temporary, []string{"tandem-demo-"}, nil}, {temporary + "/none", []string{""}, nil}}
 	removed, err := sweep(where, func(pid int) bool { return pid == 11 })
 	slices.Sort(removed)
-	want := []string{pins + "/_new_demo-11", pins + "/demo-11", temporary + "/tandem-demo-11"}
+	want := []string{pins + "/_new_demo-11-" + mark(11), pins + "/demo-11-" + mark(11), temporary + "/tandem-demo-11"}
 	slices.Sort(want)
 	if err != nil || !slices.Equal(removed, want) {
 		t.Errorf("removed %v, %v, want %v", removed, err, want)
@@ -242,7 +258,13 @@ func TestSweep(t *testing.T) {
 			t.Errorf("%s is still there: %v", path, err)
 		}
 	}
-	for _, path := range []string{pins + "/demo-12", pins + "/default", pins + "/demo-11x", temporary + "/demo-11"} {
+	if name := instanceName(4194304); filepath.Base(where[0].name("demo-", 4194304)) != name || len(name) > 32 {
+		t.Errorf("instance %q", name)
+	}
+	for _, path := range []string{
+		pins + "/demo-12-" + mark(12), pins + "/default", pins + "/demo-11", pins + "/_new_demo-11", pins + "/demo-11-" + mark(12), pins + "/demo-11-",
+		pins + "/demo-011-" + mark(11), pins + "/demo-11-" + mark(11) + "0", temporary + "/demo-11",
+	} {
 		if _, err := os.Stat(path); err != nil {
 			t.Errorf("%s is gone: it belongs to somebody else", path)
 		}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,6 +203,7 @@ func (s *stand) connect(i *agent.Invitation) error {
 // relay carries what arrives on one side to the other, as well as the faults let it.
 func (s *stand) relay(b *bridge, side int) {
 	buf := make([]byte, 2048)
+	var late []byte
 	for {
 		n, err := b.conns[side].Read(buf)
 		if err != nil {
@@ -217,6 +219,9 @@ func (s *stand) relay(b *bridge, side int) {
 				copies = 0
 			case strings.Contains(s.faults, "duplicate"):
 				copies = 2
+			case strings.Contains(s.faults, "reorder"):
+				late = slices.Clone(packet)
+				continue
 			case strings.Contains(s.faults, "die"):
 				os.Exit(3)
 			}
@@ -225,6 +230,12 @@ func (s *stand) relay(b *bridge, side int) {
 			if _, err := b.conns[1-side].WriteToUDPAddrPort(packet, b.remotes[1-side]); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
+		}
+		if late != nil {
+			if _, err := b.conns[1-side].WriteToUDPAddrPort(late, b.remotes[1-side]); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			late = nil
 		}
 	}
 }

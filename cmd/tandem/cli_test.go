@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -296,6 +297,31 @@ func TestCheck(t *testing.T) {
 	code, out, _ = tandem(t, "check", "--json", "../../scripts/examples/loopback.toml")
 	if err := json.Unmarshal([]byte(out), &object); err != nil || code != exit.OK || !object.OK || len(object.Problems) != 0 {
 		t.Errorf("code %d, %v: %s", code, err, out)
+	}
+}
+
+// The journal is gone before the kernel is emptied: an interruption in between must not leave calls whose media is gone.
+func TestCleanupOrder(t *testing.T) {
+	base := runtimeBase(t)
+	journal := filepath.Join(base, "edge", "journal")
+	for _, err := range []error{nil, errors.New("interrupted")} {
+		if err := os.MkdirAll(journal, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		emptied := false
+		_, got := cleanup("edge", func(instance string) error {
+			emptied = true
+			if _, err := os.Stat(journal); instance != "edge" || !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("instance %q, journal: %v", instance, err)
+			}
+			if _, held, err := lifecycle.Held(filepath.Join(base, "edge")); !held || err != nil {
+				t.Errorf("the instance is free: %v", err)
+			}
+			return err
+		})
+		if !emptied || !errors.Is(got, err) {
+			t.Errorf("emptied %v: %v", emptied, got)
+		}
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tandem-relay/tandem/relay/internal/datagram"
+	"github.com/tandem-relay/tandem/relay/internal/guard"
 )
 
 // The defaults of Config, and how senders age.
@@ -55,6 +58,7 @@ type Config struct {
 // Counters are what a Path did since New.
 type Counters struct {
 	Received uint64 // datagrams given to handle
+	Unread   uint64 // times that the kernel could not give what had arrived, for lack of memory for example
 	Stray    uint64 // datagrams that reached a receiving socket without being steered, or without a destination
 	Sent     uint64 // datagrams handed to the kernel
 	Errors   uint64 // datagrams that could not be sent, for whatever reason
@@ -70,7 +74,11 @@ type Path struct {
 	closing   sync.Once
 	closed    error
 
-	received, stray, sent, failed atomic.Uint64
+	logger *slog.Logger
+	read   func(b *datagram.Batch, fd int) (int, error)
+	panics guard.Panics
+
+	received, unread, stray, sent, failed atomic.Uint64
 }
 
 // New opens the receiving sockets in the network namespace of the calling thread; senders follow into the same one.
@@ -88,7 +96,10 @@ func New(cfg Config) (*Path, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open network namespace: %w", err)
 	}
-	p := &Path{done: make(chan struct{}), senders: newSenders(cfg.Senders, ns)}
+	p := &Path{
+		done: make(chan struct{}), senders: newSenders(cfg.Senders, ns),
+		logger: cfg.Logger, read: (*datagram.Batch).Read,
+	}
 	for range cfg.Sockets {
 		r, err := openReceiver()
 		if err != nil {
@@ -162,11 +173,14 @@ func (p *Path) Send(from, to netip.AddrPort, tos uint8, payload []byte) error {
 func (p *Path) Counters() Counters {
 	opened, evicted := p.senders.counts()
 	return Counters{
-		Received: p.received.Load(), Stray: p.stray.Load(),
+		Received: p.received.Load(), Unread: p.unread.Load(), Stray: p.stray.Load(),
 		Sent: p.sent.Load(), Errors: p.failed.Load(),
 		Opened: opened, Evicted: evicted,
 	}
 }
+
+// Panics counts the packets at which handle panicked. Such a packet is lost, and logged at most once a second.
+func (p *Path) Panics() uint64 { return p.panics.Count() }
 
 // Close closes all sockets; a running Run ends. Send fails with os.ErrClosed from then on.
 func (p *Path) Close() error {

@@ -15,6 +15,8 @@ import (
 const (
 	batchSize     = 16
 	receiveBuffer = 4 << 20 // octets
+	// unreadPause is how long a socket that could not be read is left alone.
+	unreadPause = time.Millisecond
 )
 
 // receiver is a socket to which packets are steered.
@@ -93,7 +95,7 @@ func (p *Path) receive(ctx context.Context, r *receiver, handle func(Packet)) er
 	var n int
 	var readErr error
 	read := func(fd uintptr) bool {
-		n, readErr = b.Read(int(fd))
+		n, readErr = p.read(b, int(fd))
 		return !errors.Is(readErr, unix.EAGAIN)
 	}
 	for ctx.Err() == nil {
@@ -107,7 +109,15 @@ func (p *Path) receive(ctx context.Context, r *receiver, handle func(Packet)) er
 		switch {
 		case readErr == nil, errors.Is(readErr, unix.EINTR), errors.Is(readErr, unix.ECONNREFUSED):
 		default:
-			return os.NewSyscallError("recvmmsg", readErr)
+			// Usually a lack of memory that passes; to end here would end every call.
+			if p.unread.Add(1) == 1 {
+				p.logger.Error("read slow-path socket, going on", "err", os.NewSyscallError("recvmmsg", readErr))
+			}
+			select {
+			case <-time.After(unreadPause):
+			case <-ctx.Done():
+			case <-p.done:
+			}
 		}
 		for i := range n {
 			p.deliver(r, b.Packet(i), handle)
@@ -116,8 +126,9 @@ func (p *Path) receive(ctx context.Context, r *receiver, handle func(Packet)) er
 	return nil
 }
 
-// deliver gives a datagram to handle, if it was steered.
+// deliver gives a datagram to handle, if it was steered. A packet at which handle panics ends there.
 func (p *Path) deliver(r *receiver, d datagram.Packet, handle func(Packet)) {
+	defer p.panics.Catch(p.logger, "slow path")
 	if !d.Dst.IsValid() || d.Dst == r.local {
 		p.stray.Add(1)
 		return

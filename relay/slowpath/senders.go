@@ -7,7 +7,6 @@ import (
 	"os"
 	"sync"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +17,7 @@ import (
 type senders struct {
 	limit     int
 	namespace *namespace
-	scratch   sync.Pool
+	scratch   sync.Pool // of *datagram.Message
 
 	mu              sync.Mutex
 	byFrom          map[netip.AddrPort]*list.Element
@@ -37,19 +36,11 @@ type sender struct {
 	used  time.Time
 }
 
-// message is the memory that one sendmsg call needs; the kernel reads it by address.
-type message struct {
-	hdr  unix.Msghdr
-	iov  unix.Iovec
-	name [unix.SizeofSockaddrInet6]byte
-	oob  [datagram.Space]byte
-}
-
 func newSenders(limit int, ns *namespace) *senders {
 	return &senders{
 		limit: limit, namespace: ns,
 		byFrom:  make(map[netip.AddrPort]*list.Element),
-		scratch: sync.Pool{New: func() any { return new(message) }},
+		scratch: sync.Pool{New: func() any { return new(datagram.Message) }},
 	}
 }
 
@@ -67,39 +58,9 @@ func (s *senders) send(from, to netip.AddrPort, tos uint8, payload []byte) error
 		return err
 	}
 	defer s.release(c)
-	m := s.scratch.Get().(*message)
+	m := s.scratch.Get().(*datagram.Message)
 	defer s.scratch.Put(m)
-	return m.send(c.fd, to, tos, payload)
-}
-
-func (m *message) send(fd int, to netip.AddrPort, tos uint8, payload []byte) error {
-	*m = message{}
-	m.hdr.Name = &m.name[0]
-	m.hdr.Namelen = uint32(datagram.PutSockaddr(m.name[:], to))
-	m.hdr.Iov = &m.iov
-	m.hdr.SetIovlen(1)
-	if len(payload) > 0 {
-		m.iov.Base = &payload[0]
-		m.iov.SetLen(len(payload))
-	}
-	if oob := datagram.AppendTOS(m.oob[:0], to.Addr().Is6(), tos); len(oob) > 0 {
-		m.hdr.Control = &oob[0]
-		m.hdr.SetControllen(len(oob))
-	}
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.hdr)), unix.MSG_DONTWAIT)
-		m.iov.Base = nil // the payload is the caller's
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-			if len(payload) > 0 {
-				m.iov.Base = &payload[0]
-			}
-		default:
-			return os.NewSyscallError("sendmsg", errno)
-		}
-	}
+	return m.Send(c.fd, to, tos, payload)
 }
 
 // acquire returns the sender bound to from, opened if need be; the caller must release it.

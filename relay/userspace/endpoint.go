@@ -42,8 +42,21 @@ type endpoint struct {
 
 // work is the memory that serving a socket takes for a moment.
 type work struct {
-	batch *datagram.Batch
-	oob   [datagram.Space]byte
+	batch   *datagram.Batch
+	message datagram.Message
+
+	// What send is to send, and how that went. It is made once, because a function of each packet's own takes memory.
+	to      netip.AddrPort
+	tos     uint8
+	payload []byte
+	sent    error
+	send    func(fd uintptr)
+}
+
+func newWork() *work {
+	w := &work{batch: datagram.NewBatch(batchSize)}
+	w.send = func(fd uintptr) { w.sent = w.message.Send(int(fd), w.to, w.tos, w.payload) }
+	return w
 }
 
 // open binds the socket in the network namespace of the calling thread.
@@ -82,7 +95,7 @@ func (e *endpoint) serve() {
 			if n > 0 {
 				now := time.Now()
 				for i := range n {
-					e.handle(w, w.batch.Packet(i), now, 0)
+					e.receive(w, w.batch.Packet(i), now)
 				}
 			}
 			if err != nil || n < batchSize {
@@ -90,6 +103,12 @@ func (e *endpoint) serve() {
 			}
 		}
 	})
+}
+
+// receive handles one packet from the wire. A panic ends there.
+func (e *endpoint) receive(w *work, d datagram.Packet, now time.Time) {
+	defer e.plane.panics.Catch(e.plane.logger, "userspace data plane")
+	e.handle(w, d, now, 0)
 }
 
 // handle decides on one packet and carries the decision out. Depth is the number of our sessions that it passed already.
@@ -120,8 +139,7 @@ func (e *endpoint) forward(w *work, r *rule, d datagram.Packet, now time.Time, d
 			why = forwarded
 			continue
 		}
-		oob := datagram.AppendTOS(w.oob[:0], to.Addr().Is6(), d.TOS)
-		if _, _, err := o.from.conn.WriteMsgUDPAddrPort(d.Payload, oob, to); err == nil {
+		if o.from.send(w, to, d.TOS, d.Payload) == nil {
 			why = forwarded
 		} else if why == noDestination {
 			why = sendFailed
@@ -132,6 +150,15 @@ func (e *endpoint) forward(w *work, r *rule, d datagram.Packet, now time.Time, d
 		e.bytes.Add(uint64(len(d.Payload)))
 	}
 	return why
+}
+
+// send sends a packet out of the endpoint. It never waits: behind one queue that is full all others would.
+func (e *endpoint) send(w *work, to netip.AddrPort, tos uint8, payload []byte) error {
+	w.to, w.tos, w.payload = to, tos, payload
+	if err := e.raw.Control(w.send); err != nil {
+		return err
+	}
+	return w.sent
 }
 
 // saw marks a sign of life of an accepted source.

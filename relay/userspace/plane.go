@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tandem-relay/tandem/relay"
-	"github.com/tandem-relay/tandem/relay/internal/datagram"
+	"github.com/tandem-relay/tandem/relay/internal/guard"
 )
 
 const (
@@ -31,6 +34,7 @@ type Plane struct {
 	events   chan relay.Event
 	lost     atomic.Uint64 // events that nobody took in time
 	counters [reasonCount]counter
+	panics   guard.Panics
 	spare    chan *work
 	serving  sync.WaitGroup
 
@@ -77,7 +81,7 @@ func (p *Plane) Apply(ctx context.Context, id relay.SessionID, generation uint32
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return fmt.Errorf("apply session %s: plane is closed", id)
+		return fmt.Errorf("apply session %s: plane: %w", id, os.ErrClosed)
 	}
 	former := p.sessions[id]
 	if former != nil && generation < former.generation {
@@ -139,7 +143,7 @@ func (p *Plane) prepare(ctx context.Context, id relay.SessionID, records []relay
 		}
 		e, err := p.open(ctx, local)
 		if err != nil {
-			return fmt.Errorf("open local endpoint: %w", err)
+			return fmt.Errorf("open local endpoint: %w", fullError(err))
 		}
 		opened[local] = e
 		return nil
@@ -158,6 +162,16 @@ func (p *Plane) prepare(ctx context.Context, id relay.SessionID, records []relay
 		}
 	}
 	return opened, nil
+}
+
+// fullError says so when a socket could not be opened because there are too many.
+func fullError(err error) error {
+	for _, full := range []error{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM} {
+		if errors.Is(err, full) {
+			return fmt.Errorf("%w: %w", relay.ErrFull, err)
+		}
+	}
+	return err
 }
 
 // install puts the records in force; every endpoint they need is there. The caller holds mu.
@@ -225,7 +239,7 @@ func (p *Plane) leave(e *endpoint) {
 }
 
 // Adopt implements relay.Dataplane: the sockets of an earlier process died with it, so every record is written. Sessions that
-// cannot be are told in the error; the others are in force.
+// cannot be are refused; the others are in force.
 func (p *Plane) Adopt(ctx context.Context, sessions []relay.Compiled) (relay.Adoption, error) {
 	var adoption relay.Adoption
 	known := make(map[relay.SessionID]bool, len(sessions))
@@ -240,15 +254,22 @@ func (p *Plane) Adopt(ctx context.Context, sessions []relay.Compiled) (relay.Ado
 		}
 	}
 	p.mu.Unlock()
-	var errs []error
 	for _, s := range sessions {
-		if err := p.Apply(ctx, s.ID, s.Generation, s.Records); err != nil {
-			errs = append(errs, err)
-			continue
+		if err := ctx.Err(); err != nil {
+			return adoption, fmt.Errorf("adopt: %w", err)
 		}
-		adoption.Written += len(s.Records)
+		err := p.Apply(ctx, s.ID, s.Generation, s.Records)
+		switch {
+		case err == nil:
+			adoption.Written += len(s.Records)
+		case ctx.Err() != nil || errors.Is(err, os.ErrClosed):
+			return adoption, fmt.Errorf("adopt: %w", err) // it is not the session's fault
+		default:
+			p.logger.Error("session cannot go on", "session", s.ID, "err", err)
+			adoption.Refused = append(adoption.Refused, s.ID)
+		}
 	}
-	return adoption, errors.Join(errs...)
+	return adoption, nil
 }
 
 // Flows implements relay.Dataplane.
@@ -271,6 +292,9 @@ func (p *Plane) Events() <-chan relay.Event { return p.events }
 
 // LostEvents counts the events that nobody took in time.
 func (p *Plane) LostEvents() uint64 { return p.lost.Load() }
+
+// Panics counts the packets whose handling ended in a panic. Such a packet is lost, and logged at most once a second.
+func (p *Plane) Panics() uint64 { return p.panics.Count() }
 
 // emit delivers an event, or counts it as lost.
 func (p *Plane) emit(e relay.Event) {
@@ -299,7 +323,7 @@ func (p *Plane) borrow() *work {
 	case w := <-p.spare:
 		return w
 	default:
-		return &work{batch: datagram.NewBatch(batchSize)}
+		return newWork()
 	}
 }
 

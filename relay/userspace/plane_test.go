@@ -10,11 +10,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tandem-relay/tandem/relay"
 	"github.com/tandem-relay/tandem/relay/internal/datagram"
@@ -286,20 +289,78 @@ func TestAdopt(t *testing.T) {
 		{ID: "impossible", Generation: 1, Records: []relay.Record{oneWay(at(20006), at(20002), toAddr)}},
 		{ID: "b", Generation: 9, Records: []relay.Record{oneWay(at(20004), at(20002), toAddr)}},
 	})
-	if err == nil || !strings.Contains(err.Error(), "impossible") {
-		t.Errorf("got error %v, want one about the impossible session", err)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if want := (relay.Adoption{Written: 3, Removed: 1}); got != want {
+	if want := (relay.Adoption{Written: 3, Removed: 1, Refused: []relay.SessionID{"impossible"}}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	pass(t, from, at(20000), to)
 	pass(t, from, at(20004), to)
+	if p.Flows("impossible") != nil {
+		t.Error("something is left of the session that was refused")
+	}
 	if p.Flows("gone") != nil {
 		t.Error("a session that the journal does not know is left")
 	}
 	if err := p.Apply(t.Context(), "a", 6, nil); !errors.Is(err, relay.ErrStale) {
 		t.Errorf("generation 6 after 7: %v", err)
 	}
+}
+
+// TestAdoptGivesUp: what is not a session's fault does not end all of them.
+func TestAdoptGivesUp(t *testing.T) {
+	_, toAddr := socket(t)
+	sessions := []relay.Compiled{{ID: "a", Generation: 1, Records: []relay.Record{oneWay(at(20000), at(20002), toAddr)}}}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got, err := newPlane(t).Adopt(canceled, sessions); !errors.Is(err, context.Canceled) || got.Refused != nil {
+		t.Errorf("canceled: %+v, %v", got, err)
+	}
+	closed := newPlane(t)
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := closed.Adopt(t.Context(), sessions); !errors.Is(err, os.ErrClosed) || got.Refused != nil {
+		t.Errorf("closed: %+v, %v", got, err)
+	}
+}
+
+// TestFullError: too many sockets are told as a relay that is full.
+func TestFullError(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{unix.EMFILE, true}, {unix.ENFILE, true}, {unix.ENOBUFS, true}, {unix.ENOMEM, true},
+		{unix.EADDRINUSE, false}, {unix.EADDRNOTAVAIL, false}, {context.Canceled, false},
+	} {
+		err := fullError(&net.OpError{Op: "listen", Err: os.NewSyscallError("socket", tt.err)})
+		if errors.Is(err, relay.ErrFull) != tt.want {
+			t.Errorf("%v becomes %v", tt.err, err)
+		}
+	}
+}
+
+// TestPanic: a packet whose handling panics is counted, and the next one passes.
+func TestPanic(t *testing.T) {
+	p := newPlane(t)
+	from, _ := socket(t)
+	to, toAddr := socket(t)
+	apply(t, p, "call", 1, oneWay(at(20000), at(20002), toAddr))
+	e := p.directory.find(at(20000))
+	good := e.rule.Load()
+	bad := *good
+	bad.outputs = []output{{to: toAddr}} // no endpoint to send from
+	e.rule.Store(&bad)
+	for range 3 {
+		if _, err := from.WriteToUDPAddrPort([]byte("x"), at(20000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "3 panics", func() bool { return p.Panics() == 3 })
+	e.rule.Store(good)
+	pass(t, from, at(20000), to)
 }
 
 // TestSendFailed: what the kernel refuses is counted, and hurts nothing else.

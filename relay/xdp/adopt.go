@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync/atomic"
 
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/relay"
@@ -36,7 +37,9 @@ func (p *Plane) scan() (records, flows, hops map[uint32]bool) {
 			if r.NextHop != 0 {
 				hops[r.NextHop] = true
 			}
-			p.endpoints[local] = &endpoint{record: relay.Record{Local: local}, slot: slot, flow: r.Flow}
+			p.endpoints[local] = &endpoint{
+				record: relay.Record{Local: local}, slot: slot, flow: r.Flow, slow: new(atomic.Pointer[slowCounts]),
+			}
 		}
 	}
 	return records, flows, hops

@@ -130,7 +130,7 @@ type child struct {
 func TestKilledChild(t *testing.T) {
 	text := os.Getenv(childVariable)
 	if text == "" {
-		t.Skip("only runs as the child of TestAdoptAfterKill")
+		return
 	}
 	var c child
 	must(t, json.Unmarshal([]byte(text), &c))

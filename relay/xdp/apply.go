@@ -2,7 +2,6 @@ package xdp
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"

@@ -2,6 +2,7 @@ package xdp
 
 import (
 	"net/netip"
+	"sync/atomic"
 
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/relay"
@@ -25,10 +26,12 @@ func (p *Plane) drafts(s *session, records []relay.Record) []draft {
 		d.endpoint = &endpoint{session: s, record: records[i], targets: make([]*target, len(records[i].Outputs))}
 		if d.former = p.endpoints[records[i].Local]; d.former != nil {
 			d.endpoint.flow = d.former.flow
-			d.endpoint.slow.Store(d.former.slow.Load())
+			d.endpoint.slow = d.former.slow
 			d.learnt, d.forget = p.carry(d.former, &records[i])
 			d.endpoint.told.Store(d.learnt.IsValid() && d.former.told.Load())
 			d.endpoint.settling = d.learnt.IsValid() && (d.former.settling || d.former.claim.Load() != nil)
+		} else {
+			d.endpoint.slow = new(atomic.Pointer[slowCounts])
 		}
 	}
 	for i := range list {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/relay"
+	"github.com/tandem-relay/tandem/relay/internal/guard"
 	"github.com/tandem-relay/tandem/relay/ports"
 	"github.com/tandem-relay/tandem/relay/slowpath"
 )
@@ -56,6 +57,7 @@ type Plane struct {
 	unmoved    atomic.Bool // some session must still be moved to other next hops
 	events     chan relay.Event
 	eventsLost atomic.Uint64
+	panics     guard.Panics
 	tallies    [outcomes]tally
 
 	stop   context.CancelFunc
@@ -208,6 +210,9 @@ func (p *Plane) orphanAt() uint64 {
 
 // Warnings are what New found that lets calls suffer but did not keep it from starting, each with its cure.
 func (p *Plane) Warnings() []string { return slices.Clone(p.warnings) }
+
+// Panics counts the packets and timers whose handling ended in a panic, which is logged at most once a second.
+func (p *Plane) Panics() uint64 { return p.panics.Count() + p.slow.Panics() }
 
 // Close ends the plane and leaves the program forwarding, for the orphan time. It closes Config.Maps.
 func (p *Plane) Close() error { return p.end((*bpf.Plane).Close) }

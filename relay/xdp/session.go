@@ -28,7 +28,8 @@ type endpoint struct {
 	// The stream still takes the slow path after such learning, so that its packets keep their order.
 	settling bool
 	told     atomic.Bool // what was learnt here stands in the records that send there, and was published
-	slow     atomic.Pointer[slowCounts]
+	// Shared by an endpoint and what replaces it: a packet may be counted after the replacement.
+	slow *atomic.Pointer[slowCounts]
 }
 
 // slowCounts is what the slow path did for an endpoint. It stays with the endpoint.

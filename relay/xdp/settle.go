@@ -34,6 +34,7 @@ func (p *Plane) settle(local netip.AddrPort) {
 	wait := lull{limit: time.Now().Add(settleLimit)}
 	var timer *time.Timer
 	timer = time.AfterFunc(settlePause, func() {
+		defer p.panics.Catch(p.logger, "hand-over of a stream")
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		e := p.endpoints[local]

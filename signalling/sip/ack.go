@@ -82,7 +82,7 @@ func (x *exchange) acked(m *message) {
 	c := x.call
 	body, err := x.described(m, x.from, false, func(describedBody) { x.established() })
 	if err != nil {
-		c.report("answer in ACK cannot be used", m, err)
+		c.report("answer in ACK cannot be used", m, 488, err)
 		x.ackUnasked()
 		c.byeBoth(reasonHeader(488, "Answer Not Acceptable"))
 		return
@@ -159,7 +159,7 @@ func (x *exchange) dismiss(m *message) {
 			defer func() {
 				branch := newBranch(c.home)
 				raw, to := l.ownRequest(&f, methodBYE, branch, "")
-				sh.newClientTx(branch, methodBYE, l.ln, to, raw, nil)
+				sh.newClientTx(branch, methodBYE, l, to, raw, nil)
 			}()
 		}
 	}

@@ -320,7 +320,8 @@ func (m *message) response(b []byte, via string, status int, reason, tag, extra 
 	return append(append(b, extra...), "Content-Length: 0\r\n\r\n"...)
 }
 
-// head returns the part of a request that its responses repeat, as a message of its own, for the journal.
+// head returns the part of a request that its responses repeat, as a message of its own, for the journal. What else the request holds,
+// credentials among it, is not needed after a restart.
 func (m *message) head() string {
 	var b strings.Builder
 	b.WriteString(m.raw[:m.line])

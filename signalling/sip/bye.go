@@ -65,7 +65,7 @@ func (x *exchange) sendCancel() {
 	}
 	x.cancelSent = true
 	sh := x.call.sh
-	sh.newClientTx(x.ctx.branch, methodCANCEL, x.ctx.ln, x.ctx.to, x.cancel, nil)
+	sh.newClientTx(x.ctx.branch, methodCANCEL, &x.call.legs[x.to()], x.ctx.to, x.cancel, nil)
 	sh.start(&x.guard, x, sh.srv.cfg.Timers.timeout())
 }
 
@@ -161,7 +161,7 @@ func (c *call) byeBoth(reason string) {
 		branch := newBranch(c.home)
 		raw, to := c.legs[i].ownRequest(f, methodBYE, branch, reason)
 		c.byes++
-		c.sh.newClientTx(branch, methodBYE, c.legs[i].ln, to, raw, (*ownBye)(c))
+		c.sh.newClientTx(branch, methodBYE, &c.legs[i], to, raw, (*ownBye)(c))
 	}
 	c.jump = 0
 	c.release()

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +16,8 @@ import (
 )
 
 // KindCall is the kind of the changes that tell of calls. Their key is the call's id, their value the JSON of its Record.
+// Values hold who called whom and how to act in their dialogs: whoever passes changes on to others filters them first.
+// Authorization and Proxy-Authorization are never in them; nothing needs them after a restart.
 const KindCall = "call"
 
 // call is a Record at work.
@@ -29,12 +33,12 @@ type call struct {
 	exchanges []*exchange // in progress, initial included
 	// deadline ends what would wait for ever: a challenged call, a cancelled one, one that ends.
 	deadline timer
-	retries  int
 	lastSeq  uint32 // of the INVITE that was challenged
 	byes     int    // of our own, under way
 	jump     uint32 // is added to the next CSeq number of our own, after a restart
 	ending   string // the reason of a hang-up that waits for the deadline
 	dead     bool   // destroyed, though its session may not be released yet
+	waits    bool   // for its release
 	gone     bool   // out of every table
 }
 
@@ -76,10 +80,11 @@ func (c *call) learn(m *message) {
 	b.Tag, b.From, b.To = a.Tag, a.From, a.To
 }
 
-// maxRoutes bounds a route set, maxForks the answers to one INVITE.
+// maxRoutes bounds a route set, maxForks the answers to one INVITE, maxForkText what is kept of all of them, in bytes.
 const (
-	maxRoutes = 16
-	maxForks  = 16
+	maxRoutes   = 16
+	maxForks    = 16
+	maxForkText = 16 << 10
 )
 
 // change is the call as the journal keeps it.
@@ -99,7 +104,7 @@ func (c *call) commit(edit func(tx *relay.Tx) error) error {
 			return err
 		}
 		tx.Put(change)
-		return tx.Commit(context.Background()) // nothing in it for the data plane to wait for
+		return notCommitted(tx.Commit(context.Background())) // nothing in it for the data plane to wait for
 	}
 	if err := edit(tx); err != nil {
 		return err
@@ -116,92 +121,24 @@ func (c *call) commit(edit func(tx *relay.Tx) error) error {
 func (s *Server) commit(tx *relay.Tx) error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Timers.Commit)
 	defer cancel()
-	return tx.Commit(ctx)
+	return notCommitted(tx.Commit(ctx))
+}
+
+// errCommit: journal or data plane did not take a change, for now.
+var errCommit = errors.New("commit")
+
+// notCommitted marks an error of Commit as one.
+func notCommitted(err error) error {
+	if err == nil || errors.Is(err, relay.ErrInvalid) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", errCommit, err)
 }
 
 // note writes the record without a change of media. A journal that refuses is reported; the call goes on.
 func (c *call) note() {
 	if err := c.commit(nil); err != nil {
 		c.sh.srv.log.Error("call record not written", "call", c.ID, "call_id", c.Legs[caller].CallID, "err", err)
-	}
-}
-
-// release ends the media session, in one group with the record.
-func (c *call) release() {
-	id := c.Session
-	if id == "" {
-		c.note()
-		return
-	}
-	c.Session = ""
-	err := c.commit(func(tx *relay.Tx) error { c.sh.srv.endSession(tx, id); return nil })
-	if err != nil {
-		c.Session = id // destroy tries again
-		c.sh.srv.log.Error("media session not released", "call", c.ID, "session", string(id), "err", err)
-	}
-}
-
-// endSession ends a session that may be gone already.
-func (s *Server) endSession(tx *relay.Tx, id relay.SessionID) {
-	if _, ok := s.relay.Session(id); ok {
-		tx.End(id)
-	}
-}
-
-// releaseRetry is how often and how many times a session that could not be released is tried again.
-const (
-	releaseInterval = 5 * time.Second
-	releaseTries    = 12
-)
-
-// destroy removes the call, its session and its record. Transactions run out by themselves.
-func (c *call) destroy() {
-	if c.gone {
-		return
-	}
-	if !c.dead {
-		c.dead = true
-		for _, x := range slices.Clone(c.exchanges) {
-			x.close()
-		}
-		c.sh.stop(&c.deadline)
-		c.ending = ""
-	}
-	tx := c.sh.srv.relay.Begin()
-	defer tx.Rollback()
-	if c.Session != "" {
-		c.sh.srv.endSession(tx, c.Session)
-	}
-	c.version++
-	tx.Put(feed.Change{Kind: KindCall, Key: c.ID, Version: c.version})
-	err := c.sh.srv.commit(tx)
-	if err != nil && c.retries < releaseTries {
-		c.retries++
-		c.sh.srv.log.Error("call not released, trying again", "call", c.ID, "session", string(c.Session), "err", err)
-		c.sh.start(&c.deadline, c, releaseInterval)
-		return
-	}
-	if err != nil {
-		c.sh.srv.log.Error("call given up without release", "call", c.ID, "session", string(c.Session), "err", err)
-	}
-	c.forget()
-}
-
-// forget removes the call from every table.
-func (c *call) forget() {
-	c.dead, c.gone = true, true
-	c.sh.stop(&c.deadline)
-	for i := range c.legs {
-		delete(c.sh.legs, c.Legs[i].Token)
-	}
-	c.unchain()
-	if key := c.challengeKey(); c.sh.challenged[key] == c {
-		delete(c.sh.challenged, key)
-	}
-	if _, known := c.sh.calls[c.ID]; known {
-		delete(c.sh.calls, c.ID)
-		c.sh.srv.calls.Add(-1)
-		c.sh.srv.counts.add(cCallsEnded)
 	}
 }
 

@@ -20,6 +20,7 @@ type clientTx struct {
 	method string
 	state  txState
 	ln     *listener
+	trunk  *trunk // whose responses these may be
 	to     netip.AddrPort
 	raw    []byte // until the first response
 	head   requestHead
@@ -47,12 +48,12 @@ func (ln *listener) viaLine(branch string) string {
 	return "Via: SIP/2.0/UDP " + ln.shown + ";branch=" + branch + ";rport\r\n"
 }
 
-// newClientTx begins a transaction and sends the request.
-func (sh *shard) newClientTx(branch, method string, ln *listener, to netip.AddrPort, raw []byte, user clientUser) *clientTx {
+// newClientTx begins a transaction and sends the request to the party of a leg.
+func (sh *shard) newClientTx(branch, method string, l *leg, to netip.AddrPort, raw []byte, user clientUser) *clientTx {
 	timers := &sh.srv.cfg.Timers
-	tx := &clientTx{sh: sh, branch: branch, method: method, ln: ln, to: to, raw: raw, user: user, interval: timers.T1}
+	tx := &clientTx{sh: sh, branch: branch, method: method, ln: l.ln, trunk: l.trunk, to: to, raw: raw, user: user, interval: timers.T1}
 	sh.clients[clientKey(branch, method)] = tx
-	ln.send(raw, to)
+	tx.ln.send(raw, to)
 	sh.start(&tx.repeat, tx, tx.interval)
 	sh.start(&tx.end, tx, timers.timeout())
 	return tx

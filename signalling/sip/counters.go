@@ -23,6 +23,7 @@ const (
 	cStrayResponses
 	cStrayACKs
 	cTokenless
+	cForeign
 	cTimeouts
 	cMerged
 	cRejected
@@ -34,6 +35,7 @@ const (
 	cCallsEnded
 	cCallsRestored
 	cCallsLost
+	cReleaseRetries
 	cPanics
 	counters
 )
@@ -57,6 +59,7 @@ var counterNames = [counters]string{
 	cStrayResponses:  "stray_responses",
 	cStrayACKs:       "stray_acks",
 	cTokenless:       "tokenless_requests",
+	cForeign:         "foreign_trunk_rejected",
 	cTimeouts:        "transaction_timeouts",
 	cMerged:          "merged_rejected",
 	cRejected:        "requests_rejected",
@@ -68,6 +71,7 @@ var counterNames = [counters]string{
 	cCallsEnded:      "calls_ended",
 	cCallsRestored:   "calls_restored",
 	cCallsLost:       "calls_lost",
+	cReleaseRetries:  "release_retries",
 	cPanics:          "panics",
 }
 

@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"context"
 	"errors"
 	"strings"
 
@@ -17,11 +18,14 @@ const retryAfter = "Retry-After: 5\r\n"
 func mediaStatus(err error) (status int, extra string) {
 	switch {
 	case errors.Is(err, ports.ErrExhausted):
-		return 503, retryAfter + "Warning: 399 tandem \"no media ports left\"\r\n"
+		return 503, retryAfter + warning("no media ports left")
 	case errors.Is(err, media.ErrUnacceptable):
 		return 488, "Warning: 399 tandem \"" + quotable(err.Error()) + "\"\r\n"
 	case errors.Is(err, sdp.ErrSyntax):
 		return 400, "Warning: 399 tandem \"" + quotable(err.Error()) + "\"\r\n"
+	}
+	if errors.Is(err, relay.ErrFull) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errCommit) {
+		return 503, retryAfter + warning("no room for more media at the moment")
 	}
 	return 500, ""
 }

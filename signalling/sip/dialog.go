@@ -87,7 +87,7 @@ type Fork struct {
 
 // Setup is the state of the first INVITE between its arrival and its ACK.
 type Setup struct {
-	// Invite is the head of the INVITE as received; From its source.
+	// Invite is what the responses to the INVITE repeat of it (message.head); From is its source.
 	Invite []byte         `json:"invite"`
 	From   netip.AddrPort `json:"from"`
 	// Branch and URI are those of the INVITE on leg B, To is where it went.
@@ -98,7 +98,7 @@ type Setup struct {
 	In      uint32 `json:"in"`
 	Out     uint32 `json:"out"`
 	Offered bool   `json:"offered"`
-	// Answer is the 2xx that waits for its ACK.
+	// Answer is the 2xx that waits for its ACK, without credentials; empty if it is very long.
 	Answer []byte `json:"answer,omitempty"`
 }
 

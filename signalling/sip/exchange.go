@@ -2,6 +2,7 @@ package sip
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/tandem-relay/tandem/relay"
@@ -155,7 +156,7 @@ func (x *exchange) relayed(m *message, body describedBody) []byte {
 func (x *exchange) response(_ *clientTx, m *message) {
 	c := x.call
 	c.sh.current.call, c.sh.current.stx = c, x.stx
-	if !c.dead && m.trunk.Network == c.legs[x.to()].trunk.Network {
+	if !c.dead && c.legs[x.to()].trunk.admits(m) {
 		c.Legs[x.to()].Source = m.from
 	}
 	switch {
@@ -182,7 +183,7 @@ func (x *exchange) final(m *message) {
 		var err error
 		if body, err = x.describeResponse(m, nil); err != nil {
 			status, extra := mediaStatus(err)
-			c.report("answer cannot be used", m, err)
+			c.report("answer cannot be used", m, status, err)
 			x.stx.reply(status, "", extra)
 			x.revert()
 			x.close()
@@ -219,7 +220,7 @@ func (x *exchange) refreshTargets(req, res *message) {
 			target = &f.Target
 		}
 		if one.m != nil && one.m.contact != "" && one.m.contact != *target {
-			*target, changed = one.m.contact, true
+			*target, changed = strings.Clone(one.m.contact), true
 		}
 	}
 	if changed {
@@ -252,8 +253,8 @@ func (x *exchange) timeout(*clientTx) {
 	}
 }
 
-// report logs why a call could not go on as the parties asked.
-func (c *call) report(what string, m *message, err error) {
+// report logs why a call could not go on as the parties asked, with the status of the answer that this led to.
+func (c *call) report(what string, m *message, status int, err error) {
 	c.sh.srv.log.Info(what, "call", c.ID, "call_id", c.Legs[caller].CallID, "trunk", m.trunk.Name, "peer", m.from,
-		"method", m.method, "status", m.status, "err", err)
+		"method", m.method, "status", status, "err", err)
 }

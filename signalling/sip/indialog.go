@@ -7,15 +7,21 @@ func (sh *shard) find(m *message) (*leg, *Fork) {
 	token := uriUser(m.uri)
 	if _, ok := tokenHome(token); ok {
 		if l := sh.legs[token]; l != nil {
-			return l, l.dialog(m)
+			f, foreign := l.dialog(m)
+			if foreign {
+				sh.srv.counts.add(cForeign)
+			}
+			return l, f
 		}
 		return nil, nil
 	}
 	var found *leg
 	var fork *Fork
+	strange := false
 	for c := sh.sameID[m.callID]; c != nil; c = c.sibling {
 		for i := range c.legs {
-			f := c.legs[i].dialog(m)
+			f, foreign := c.legs[i].dialog(m)
+			strange = strange || foreign
 			if f == nil {
 				continue
 			}
@@ -25,8 +31,11 @@ func (sh *shard) find(m *message) (*leg, *Fork) {
 			found, fork = &c.legs[i], f
 		}
 	}
-	if found != nil {
+	switch {
+	case found != nil:
 		sh.srv.counts.add(cTokenless)
+	case strange:
+		sh.srv.counts.add(cForeign)
 	}
 	return found, fork
 }
@@ -73,17 +82,18 @@ func (sh *shard) dialogRequest(m *message, key string) {
 	c.pass(l, f, m, stx)
 }
 
-// dialog returns the fork that a request of the leg's party belongs to, or nil.
-func (l *leg) dialog(m *message) *Fork {
-	if l.trunk.Network != m.trunk.Network {
-		return nil
-	}
+// dialog returns the fork that a request of the leg's party belongs to, or nil. foreign says that the request names a fork, but
+// comes from an address that is not of the leg's trunk.
+func (l *leg) dialog(m *message) (f *Fork, foreign bool) {
 	for i := range l.call.Forks {
 		if f := &l.call.Forks[i]; l.matches(m, f) {
-			return f
+			if !l.trunk.admits(m) {
+				return nil, true
+			}
+			return f, false
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // glare returns the status of a request that meets an unfinished INVITE or offer (RFC 3261 section 14.2, RFC 3311 section 5.2):
@@ -114,8 +124,8 @@ func (c *call) pass(l *leg, f *Fork, m *message, stx *serverTx) {
 	}
 	body, err := x.describeRequest(m)
 	if err != nil {
-		c.report("offer refused", m, err)
 		status, extra := mediaStatus(err)
+		c.report("offer refused", m, status, err)
 		stx.reply(status, "", extra)
 		x.close()
 		return
@@ -132,7 +142,7 @@ func (x *exchange) send(m *message, f *Fork, body describedBody) {
 	uri, routes, addr := to.way(f)
 	branch := newBranch(c.home)
 	raw := x.request(m, m.method+" "+uri+" SIP/2.0", routes, branch, body)
-	x.ctx = c.sh.newClientTx(branch, m.method, to.ln, addr, raw, x)
+	x.ctx = c.sh.newClientTx(branch, m.method, to, addr, raw, x)
 	if x.invite() {
 		x.setHead(uri, routes)
 		c.sh.start(&x.guard, x, c.sh.srv.cfg.Timers.Setup)

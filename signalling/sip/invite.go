@@ -8,9 +8,17 @@ import (
 	"github.com/tandem-relay/tandem/relay"
 )
 
+// maxHead bounds the header section of an INVITE that begins a call, start line included, in bytes: parts of it are kept for
+// the length of the call, in memory and in the journal.
+const maxHead = 8 << 10
+
 // invite handles an INVITE outside a dialog: a new call, or a challenged one that comes with credentials.
 func (sh *shard) invite(m *message, key string) {
 	s := sh.srv
+	if len(m.raw)-len(m.body) > maxHead {
+		s.refuse(m, &fault{513, ""}) // without a transaction, which would keep much of it
+		return
+	}
 	again := challengeKey(m.trunk.Name, m.callID, m.fromTag, m.uri)
 	merge := again + "\n" + strconv.FormatUint(uint64(m.cseq), 10)
 	c := sh.challenged[again]
@@ -39,7 +47,9 @@ func (sh *shard) invite(m *message, key string) {
 	case s.draining.Load():
 		sh.reject(m, key, 503, "", retryAfter+warning("no new calls, going down for maintenance"))
 	case s.calls.Load() >= int64(s.cfg.Limits.Calls):
-		sh.reject(m, key, 503, "", retryAfter+warning("too many calls"))
+		// Without a transaction (RFC 3261 section 8.2.7): there may be many of them.
+		s.counts.add(cRejected)
+		s.answer(m, 503, "", retryAfter+warning("too many calls"))
 	case m.trunk.route == nil:
 		sh.reject(m, key, 404, "", warning("no route for calls from here"))
 	default:
@@ -88,7 +98,7 @@ func (c *call) setUp(stx *serverTx, m *message) {
 	}
 	if err != nil {
 		status, extra := mediaStatus(err)
-		c.report("call refused", m, err)
+		c.report("call refused", m, status, err)
 		sh.srv.counts.add(cCallsFailed)
 		stx.reply(status, "", extra)
 		c.destroy()
@@ -96,7 +106,7 @@ func (c *call) setUp(stx *serverTx, m *message) {
 	}
 	x.offered = body.in != ""
 	raw := x.request(m, methodINVITE+" "+uri+" SIP/2.0", nil, branch, body)
-	x.ctx = sh.newClientTx(branch, methodINVITE, b.ln, b.trunk.Peer, raw, x)
+	x.ctx = sh.newClientTx(branch, methodINVITE, b, b.trunk.Peer, raw, x)
 	x.setHead(uri, nil)
 	sh.start(&x.guard, x, sh.srv.cfg.Timers.Setup)
 }
@@ -156,7 +166,7 @@ func (x *exchange) provisional(m *message) {
 	}
 	body, err := x.describeResponse(m, nil)
 	if err != nil {
-		c.report("early media description cannot be used", m, err)
+		c.report("early media description cannot be used", m, m.status, err)
 		return
 	}
 	if fresh && body.in == "" {
@@ -165,9 +175,19 @@ func (x *exchange) provisional(m *message) {
 	x.stx.respond(m.status, x.relayed(m, body))
 }
 
-// learnFork finds or makes the fork of a response on leg B; nil if there are too many.
+// learnFork finds or makes the fork of a response on leg B; nil if they are too many or too long.
 func (c *call) learnFork(m *message, x *exchange) *Fork {
 	f := c.fork(m.toTag)
+	text := len(m.toTag) + len(m.contact) + len(m.lines(fieldRecordRoute))
+	for i := range c.Forks {
+		if one := &c.Forks[i]; one != f {
+			text += one.text()
+		}
+	}
+	if text > maxForkText {
+		c.sh.srv.complain("too much in the answers to one call", "call", c.ID, "trunk", m.trunk.Name, "peer", m.from, "bytes", text)
+		return nil
+	}
 	if f == nil {
 		if len(c.Forks) >= maxForks {
 			return nil
@@ -183,6 +203,15 @@ func (c *call) learnFork(m *message, x *exchange) *Fork {
 		f.Routes = reversed(m.routeSet(maxRoutes))
 	}
 	return f
+}
+
+// text is the length of what a fork keeps of its messages.
+func (f *Fork) text() int {
+	n := len(f.Tag) + len(f.Target)
+	for _, r := range f.Routes {
+		n += len(r)
+	}
+	return n
 }
 
 // reversed turns Record-Route into the route set of a UAC (RFC 3261 section 12.1.2).
@@ -235,10 +264,12 @@ func (x *exchange) answered2xx(m *message) {
 		return
 	}
 	forks := c.Forks
+	var raw []byte
 	render := func(body describedBody) {
 		c.Forks = []Fork{*f}
 		c.State, c.Answered = StateAnswered, c.sh.now.UTC()
-		c.Setup.Answer = x.relayed(m, body)
+		raw = x.relayed(m, body)
+		c.Setup.Answer = recorded(raw)
 	}
 	body, err := x.describeResponse(m, render)
 	if err == nil && body.in == "" {
@@ -251,17 +282,41 @@ func (x *exchange) answered2xx(m *message) {
 	}
 	x.won, x.tag = true, c.Forks[0].Tag
 	c.sh.srv.counts.add(cCallsAnswered)
-	x.awaitAck(c.Setup.Answer)
+	x.awaitAck(raw)
+}
+
+// maxAnswer bounds the 2xx that is recorded until its ACK, in bytes. A longer one is not: a restart within that moment ends
+// the call.
+const maxAnswer = 16 << 10
+
+// recorded is a 2xx as the journal keeps it: without credentials, which have no business in it anyway.
+func recorded(raw []byte) []byte {
+	if len(raw) > maxAnswer {
+		return nil
+	}
+	m := &message{raw: string(raw)}
+	if m.index() != nil {
+		return nil
+	}
+	b, from := make([]byte, 0, len(raw)), 0
+	for i := range m.fields {
+		f := &m.fields[i]
+		if name := m.raw[f.start:f.name]; strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Proxy-Authorization") {
+			b = append(b, m.raw[from:f.start]...)
+			from = int(f.end)
+		}
+	}
+	return append(b, m.raw[from:]...)
 }
 
 // unusable ends what a 2xx would have made, because its description cannot be used.
 func (x *exchange) unusable(m *message, err error) {
 	c := x.call
-	c.report("answer cannot be used", m, err)
 	status, extra := mediaStatus(err)
 	if status == 400 || status == 488 {
 		status = 502 // it is not the caller's fault
 	}
+	c.report("answer cannot be used", m, status, err)
 	x.dismiss(m)
 	x.stx.reply(status, "", extra)
 	if x.initial {

@@ -3,9 +3,11 @@ package sip
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/tandem-relay/tandem/relay"
 	"github.com/tandem-relay/tandem/relay/feed"
 )
 
@@ -15,24 +17,65 @@ const sequenceJump = 1000
 
 // Restore takes over the calls of an earlier process from the latest changes of the journal; those of other kinds are
 // left out. The relay has its sessions already. Established calls go on; calls in set-up go on as far as the journal knows
-// them, else they end, with their ports. It is called once, before Run, which also sends what a restored call has to send.
+// them, else they end, with their ports. A record that makes no sense is reported and deleted, with the sessions that then
+// belong to no call; the parties are not told, because nothing says who they are. It is called once, before Run, which also
+// sends what a restored call has to send.
 func (s *Server) Restore(changes []feed.Change) error {
+	var damaged []feed.Change
 	for _, change := range changes {
 		if change.Kind != KindCall || change.Value == nil {
 			continue
 		}
-		var r Record
-		if err := json.Unmarshal(change.Value, &r); err != nil {
-			return fmt.Errorf("restore call %s: %w", change.Key, err)
-		}
-		home, ok := tokenHome(r.ID)
-		if !ok || r.ID != change.Key {
-			return fmt.Errorf("restore call %s: its record is of call %q", change.Key, r.ID)
+		r, home, err := decodeRecord(change)
+		if err != nil {
+			s.counts.add(cCallsLost)
+			s.log.Error("call cannot go on, its record makes no sense", "call", change.Key, "err", err)
+			damaged = append(damaged, feed.Change{Kind: KindCall, Key: change.Key, Version: change.Version + 1})
+			continue
 		}
 		sh := s.shardOf(home)
 		sh.do(func() { sh.restore(&call{Record: r, sh: sh, home: home, version: change.Version, jump: sequenceJump}) })
 	}
+	if len(damaged) > 0 {
+		s.discard(damaged)
+	}
 	return nil
+}
+
+// decodeRecord reads the record of a call, and where the call lives.
+func decodeRecord(change feed.Change) (r Record, home uint8, err error) {
+	if err := json.Unmarshal(change.Value, &r); err != nil {
+		return r, 0, fmt.Errorf("decode record: %w", err)
+	}
+	home, ok := tokenHome(r.ID)
+	if !ok || r.ID != change.Key {
+		return r, 0, fmt.Errorf("record is of call %q", r.ID)
+	}
+	return r, home, nil
+}
+
+// discard deletes records that make no sense, and ends the sessions that were theirs: those with the parties of a call that no
+// call refers to. If that fails, the next start finds them again.
+func (s *Server) discard(damaged []feed.Change) {
+	known := make(map[relay.SessionID]bool)
+	for _, c := range s.Calls() {
+		known[c.Session] = true
+	}
+	tx := s.relay.Begin()
+	defer tx.Rollback()
+	for _, c := range damaged {
+		tx.Put(c)
+	}
+	for _, session := range s.relay.Sessions() {
+		ours := !slices.ContainsFunc(session.Parties, func(p relay.Party) bool { return !slices.Contains(parties[:], p.ID) })
+		if ours && !known[session.ID] {
+			s.log.Warn("session belongs to no call", "session", string(session.ID))
+			tx.End(session.ID)
+		}
+	}
+	if err := s.commit(tx); err != nil {
+		s.log.Error("records that make no sense not deleted", "records", len(damaged), "err", err)
+	}
 }
 
 // restore brings one call back.
@@ -74,6 +117,12 @@ func (c *call) resume() error {
 	if c.Session != "" {
 		if _, ok := sh.srv.relay.Session(c.Session); !ok {
 			c.Session = ""
+			if c.Setup != nil {
+				// Both parties still want an answer.
+				if err := c.resumeSetup(); err != nil {
+					return err
+				}
+			}
 			return fmt.Errorf("its media session is gone")
 		}
 	}
@@ -127,7 +176,7 @@ func (c *call) resumeSetup() error {
 	x.open(stx)
 	c.initial = x
 	stx.state, stx.last = txProceeding, m.response(nil, stx.via, 100, "", "", "")
-	x.ctx = &clientTx{sh: sh, branch: strings.Clone(set.Branch), method: methodINVITE, state: txProceeding, ln: b.ln, to: set.To, user: x}
+	x.ctx = &clientTx{sh: sh, branch: strings.Clone(set.Branch), method: methodINVITE, state: txProceeding, ln: b.ln, trunk: b.trunk, to: set.To, user: x}
 	sh.clients[clientKey(set.Branch, methodINVITE)] = x.ctx
 	x.setHead(set.URI, nil)
 	switch c.State {

@@ -36,10 +36,15 @@ type serverTx struct {
 	interval    time.Duration
 }
 
-// newServerTx begins a transaction; nil if the table is full, and then the request is dropped.
+// newServerTx begins a transaction; nil if the table is full, and then the request is dropped. A quarter of the table is left to
+// requests within dialogs, so that a flood of new ones does not keep calls from ending.
 func (sh *shard) newServerTx(m *message, key string) *serverTx {
 	s := sh.srv
-	if s.transact.Load() >= int64(s.cfg.Limits.Transactions) {
+	limit := int64(s.cfg.Limits.Transactions)
+	if m.toTag == "" {
+		limit -= limit / 4
+	}
+	if s.transact.Load() >= limit {
 		s.counts.add(cTableFull)
 		return nil
 	}

@@ -33,6 +33,7 @@ type shard struct {
 	sameID     map[string]*call     // by Call-ID, the first of a chain
 	calls      map[string]*call     // by id
 	challenged map[string]*call     // by challengeKey
+	releases   releases
 
 	parser  *sipgo.Parser
 	scratch []byte
@@ -59,7 +60,7 @@ func newShard(s *Server, index int) *shard {
 		challenged: make(map[string]*call),
 		parser:     newParser(),
 	}
-	sh.now = sh.epoch
+	sh.now, sh.releases.sh = sh.epoch, sh
 	return sh
 }
 
@@ -155,7 +156,7 @@ func (sh *shard) event(m *message, f func()) {
 		sh.attempt(func() { stx.reply(500, "", "") })
 	}
 	if c != nil && !sh.attempt(c.fail) && !sh.attempt(c.destroy) {
-		sh.attempt(c.forget)
+		sh.attempt(func() { c.dead = true; sh.releases.add(c) })
 	}
 }
 
@@ -201,8 +202,11 @@ func (sh *shard) message(m *message) {
 		return
 	}
 	if tx := sh.clients[clientKey(m.topVia.branch, m.method)]; tx != nil {
-		tx.response(m)
-		return
+		if tx.trunk.admits(m) || m.ln.network == tx.ln.network && m.from.Addr() == tx.to.Addr() {
+			tx.response(m)
+			return
+		}
+		sh.srv.counts.add(cForeign)
 	}
 	sh.srv.counts.add(cStrayResponses)
 }
@@ -270,11 +274,11 @@ func (s *Server) answer(m *message, status int, reason, extra string) {
 }
 
 // serverKey is what retransmissions of a request have in common (RFC 3261 section 17.2.3). A branch that is not unique by itself is
-// helped by what RFC 2543 compared.
+// helped by what RFC 2543 compared. The trunk is part of it: nobody acts in the transactions of another one.
 func serverKey(m *message, method string) string {
 	v := &m.topVia
 	if strings.HasPrefix(v.branch, magicCookie) && len(v.branch) > len(magicCookie) {
-		return v.branch + "|" + v.sentBy + "|" + method
+		return v.branch + "|" + v.sentBy + "|" + method + "|" + m.trunk.Name
 	}
-	return strings.Join([]string{"2543", v.text, m.uri, m.callID, m.fromTag, fmt.Sprint(m.cseq), method}, "|")
+	return strings.Join([]string{"2543", m.trunk.Name, v.text, m.uri, m.callID, m.fromTag, fmt.Sprint(m.cseq), method}, "|")
 }

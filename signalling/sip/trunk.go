@@ -52,6 +52,12 @@ func (t *trunk) owns(addr netip.Addr) bool {
 	return addr == t.Peer.Addr() || slices.ContainsFunc(t.Sources, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
+// admits reports whether a message may act in the trunk's dialogs: it came through the trunk's network, from one of its
+// addresses. Trunks may share addresses, and then also dialogs.
+func (t *trunk) admits(m *message) bool {
+	return m.ln.network == t.Network && t.owns(m.from.Addr())
+}
+
 // makeTrunks builds the trunks and finds their routes and listeners.
 func makeTrunks(all []Trunk, listeners []*listener) (map[string]*trunk, error) {
 	byName := make(map[string]*trunk, len(all))
