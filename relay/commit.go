@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/tandem-relay/tandem/relay/feed"
-	"github.com/tandem-relay/tandem/relay/journal"
 )
 
 // undoTimeout bounds the work of undoing, which goes on when the caller has given up.
@@ -186,7 +185,7 @@ func (tx *Tx) carryOut(ctx context.Context, edits []*edit) error {
 			formerPuts = append(formerPuts, before)
 		}
 	}
-	if _, err := r.log.Append(append(group, tx.puts...)...); errors.Is(err, journal.ErrFull) {
+	if _, err := r.log.Append(append(group, tx.puts...)...); errors.Is(err, feed.ErrFull) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	} else if err != nil {
 		return err

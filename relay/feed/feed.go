@@ -12,6 +12,9 @@ import (
 // the state from elsewhere and subscribe again.
 var ErrBehind = errors.New("reader fell behind the feed")
 
+// ErrFull is what a sink's error wraps that has no room for a group. Groups that only delete make room.
+var ErrFull = errors.New("no room for the group")
+
 // Bounds of what the log keeps for its readers. The latest group is always kept.
 const (
 	// MaxGroups is the number of groups, a power of two.

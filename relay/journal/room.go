@@ -11,7 +11,7 @@ import (
 )
 
 // ErrFull: the file system has no room for more state. Groups that only delete are written all the same.
-var ErrFull = errors.New("journal is full")
+var ErrFull = fmt.Errorf("journal is full: %w", feed.ErrFull)
 
 // What is kept free for the ending of what there is, in bytes.
 const (

@@ -99,7 +99,7 @@ func TestPlaneRefuses(t *testing.T) {
 		phone, pbx := r.phone(), r.pbx()
 		phone.send(phone.inviteText("z9hG4bKx", 1, "", description("198.51.100.20", 4000)))
 		phone.expect("100")
-		phone.expect("500")
+		phone.expect("503")
 		pbx.silent(time.Second)
 	})
 	rigged(t, nil, func(r *rig) {
@@ -108,7 +108,7 @@ func TestPlaneRefuses(t *testing.T) {
 		pbx.answer(inv, 200, "b1", pbx.contactLine(), description("10.9.0.2", 6000))
 		pbx.expect("ACK")
 		pbx.answer(pbx.expect("BYE"), 200, "", "", "")
-		phone.expect("500")
+		phone.expect("503")
 	})
 	rigged(t, nil, func(r *rig) {
 		s := r.establish()

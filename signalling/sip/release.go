@@ -1,6 +1,7 @@
 package sip
 
 import (
+	"errors"
 	"slices"
 	"time"
 
@@ -17,14 +18,14 @@ func (c *call) release() {
 	}
 	c.Session = ""
 	err := c.commit(func(tx *relay.Tx) error { c.sh.srv.endSession(tx, id); return nil })
-	if err == nil {
-		return
+	if errors.Is(err, relay.ErrFull) {
+		// A full journal takes no record any more, but still an end. A restart then finds the session gone, and ends the call.
+		tx := c.sh.srv.relay.Begin()
+		defer tx.Rollback()
+		c.sh.srv.endSession(tx, id)
+		err = c.sh.srv.commit(tx)
 	}
-	// A journal that is full takes no record any more, but still an end. A restart then finds the session gone, and ends the call.
-	tx := c.sh.srv.relay.Begin()
-	defer tx.Rollback()
-	c.sh.srv.endSession(tx, id)
-	if err := c.sh.srv.commit(tx); err != nil {
+	if err != nil {
 		c.Session = id // destroy tries again
 		c.sh.srv.complain("media session not released", "call", c.ID, "session", string(id), "err", err)
 	}
@@ -133,6 +134,14 @@ func (r *releases) later() {
 
 // expire tries the calls that have waited longest, until one fails.
 func (r *releases) expire(*timer) {
+	defer func() { // also if a call panics
+		switch {
+		case len(r.waiting) == 0:
+			r.waiting, r.wait = nil, 0
+		case r.retry.place == 0:
+			r.sh.start(&r.retry, r, r.wait)
+		}
+	}()
 	for range min(releaseBatch, len(r.waiting)) {
 		c := r.waiting[0]
 		r.waiting[0] = nil
@@ -146,9 +155,4 @@ func (r *releases) expire(*timer) {
 		}
 		r.wait = 0
 	}
-	if len(r.waiting) > 0 {
-		r.sh.start(&r.retry, r, 0)
-		return
-	}
-	r.waiting, r.wait = nil, 0
 }

@@ -68,7 +68,7 @@ func (s *Server) discard(damaged []feed.Change) {
 	}
 	for _, session := range s.relay.Sessions() {
 		ours := !slices.ContainsFunc(session.Parties, func(p relay.Party) bool { return !slices.Contains(parties[:], p.ID) })
-		if ours && !known[session.ID] {
+		if ours && len(session.Parties) > 0 && !known[session.ID] {
 			s.log.Warn("session belongs to no call", "session", string(session.ID))
 			tx.End(session.ID)
 		}

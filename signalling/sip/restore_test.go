@@ -1,10 +1,14 @@
 package sip
 
 import (
+	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/tandem-relay/tandem/relay/feed"
 )
 
 func TestRestoreEstablished(t *testing.T) {
@@ -221,6 +225,83 @@ func TestRestoreWithoutSession(t *testing.T) {
 		r.restart()
 		s.phone.answer(s.phone.expect("BYE"), 200, "", "", "")
 		s.pbx.answer(s.pbx.expect("BYE"), 200, "", "", "")
+		r.wantCounter("calls_lost", 1)
+	})
+}
+
+// TestRestoreDamaged: a record that makes no sense costs its own call, which frees its ports, and no other.
+func TestRestoreDamaged(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		damage func([]byte) []byte
+	}{
+		{"not JSON", func(v []byte) []byte { return v[:len(v)/2] }},
+		{"another type", func(v []byte) []byte { return bytes.Replace(v, []byte(`"legs":[`), []byte(`"legs":["x",`), 1) }},
+		{"of another call", func(v []byte) []byte { return bytes.Replace(v, []byte(`"id":"`), []byte(`"id":"x`), 1) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			rigged(t, nil, func(r *rig) {
+				s := r.establish()
+				phone, pbx := s.phone, s.pbx
+				synctest.Wait()
+				good := r.srv.Calls()[0].ID
+				phone.send(phone.requestVia("z9hG4bKd", "INVITE", "sip:1001@198.51.100.1", "<sip:a@b>;tag=a2", "<sip:1001@b>", "c2", 1, "", description("198.51.100.20", 4010)))
+				phone.expect("100")
+				pbx.expect("INVITE")
+				synctest.Wait()
+				for _, change := range r.store.Changes() {
+					if change.Kind == KindCall && change.Key != good {
+						change.Value = c.damage(change.Value)
+						if err := r.store.Write(feed.Group{Epoch: 1, Position: r.position() + 1, Changes: []feed.Change{change}}); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+				r.restart()
+				if calls := r.srv.Calls(); len(calls) != 1 || calls[0].ID != good || r.relay.Len() != 1 {
+					t.Errorf("%d sessions, calls %+v", r.relay.Len(), calls)
+				}
+				for _, change := range r.store.Changes() {
+					if change.Kind == KindCall && change.Key != good {
+						t.Errorf("the journal still has %s", change.Value)
+					}
+				}
+				r.wantCounter("calls_lost", 1)
+				if !strings.Contains(r.log.String(), "its record makes no sense") {
+					t.Errorf("log:\n%s", r.log)
+				}
+				s.hangUpUntil()
+			})
+		})
+	}
+}
+
+// position is that of the last group of the journal.
+func (r *rig) position() uint64 {
+	groups := r.store.Groups()
+	return groups[len(groups)-1].Position
+}
+
+// TestRestoreRefused: a session that the data plane does not take over ends its call on both sides.
+func TestRestoreRefused(t *testing.T) {
+	rigged(t, nil, func(r *rig) {
+		s := r.establish()
+		r.plane.FailNext(1, errors.New("no room"))
+		r.restart()
+		s.phone.answer(s.phone.expect("BYE"), 200, "", "", "")
+		s.pbx.answer(s.pbx.expect("BYE"), 200, "", "", "")
+		r.wantCounter("calls_lost", 1)
+	})
+	rigged(t, nil, func(r *rig) { // before the answer
+		phone, pbx, inv := r.ring()
+		pbx.answer(inv, 180, "b1", pbx.contactLine(), "")
+		phone.expect("180")
+		r.plane.FailNext(1, errors.New("no room"))
+		r.restart()
+		phone.expect("500")
+		pbx.answer(pbx.expect("CANCEL"), 200, "", "", "")
+		pbx.answer(inv, 487, "b1", "", "")
+		pbx.expect("ACK")
 		r.wantCounter("calls_lost", 1)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,6 +63,8 @@ type rig struct {
 	cfg   func(*Config)
 	pairs int
 	peers []*peer
+
+	fullJournal atomic.Bool
 }
 
 // rigged runs a scripted test in a bubble of its own time, and checks at the end that nothing is left.
@@ -92,7 +95,7 @@ func (r *rig) boot(changes []feed.Change, position uint64) {
 		{Name: "inside", Media: []relay.MediaAddress{{Addr: insideAddr.Addr(), Ranges: ranges}}},
 	}
 	var err error
-	r.relay, err = relay.New(relay.Config{Networks: networks, Log: feed.New(1, position, r.store), Plane: r.plane, Logger: logger})
+	r.relay, err = relay.New(relay.Config{Networks: networks, Log: feed.New(1, position, fullSink{r.store, r}), Plane: r.plane, Logger: logger})
 	if err != nil {
 		r.t.Fatal(err)
 	}
