@@ -12,14 +12,15 @@ printf 'machine: %s, %s cores, Linux %s\n' "$(awk -F': ' '/model name/ { print $
 printf '\nXDP program by test-run, above an empty program under the same harness; median of %s runs (smallest to largest), ns per packet\n' "$runs"
 for sessions in 1 4096 262144; do
 	for _ in $(seq "$runs"); do build/tandem-bench xdp --sessions "$sessions" --json; done >build/bench.json
-	printf '  %7s sessions: %s\n' "$sessions" "$(grep -o '"ns_per_packet": *[0-9.]*' build/bench.json | awk '{ print $2 }' | median)"
+	printf '  %7s sessions: %s\n' "$sessions" "$(grep -o '"ns_per_packet": *[0-9.]*' build/bench.json | sed 's|.*: *||' | median)"
 done
 
 printf '\n100 calls at once, 10 s, one run after the other\n'
 for plane in xdp userspace; do
-	build/tandem demo --dataplane "$plane" --calls 100 --seconds 10 --json >build/bench.json || echo "  ($plane: the demo was not content)"
+	build/tandem demo --dataplane "$plane" --calls 100 --seconds 10 --json >build/bench.json 2>build/bench.log ||
+		{ echo "bench: the demo on $plane was not content:" >&2; tail -n 20 build/bench.log >&2; exit 1; }
 	printf '  %-9s sent %s, lost %s, audio intact %s, added latency p50 %s us, p99 %s us\n' "$plane" \
 		"$(field packets_sent <build/bench.json)" "$(field lost <build/bench.json)" "$(field audio_intact <build/bench.json)" \
 		"$(field latency_us_p50 <build/bench.json)" "$(field latency_us_p99 <build/bench.json)"
 done
-rm -f build/bench.json
+rm -f build/bench.json build/bench.log

@@ -65,6 +65,8 @@ func TestForeignTrunk(t *testing.T) {
 		rigged(t, cfg, func(r *rig) {
 			rival := r.peer(rivalAddr, outsideAddr)
 			phone, pbx, inv := r.ring()
+			pbx.answer(inv, 180, "b1", pbx.contactLine(), "")
+			phone.expect("180")
 			rival.send(strings.Replace(phone.inviteText("z9hG4bKx", 1, "", ""), "INVITE", "CANCEL", 2))
 			rival.expect("481")
 			pbx.silent(time.Second)

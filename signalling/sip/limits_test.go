@@ -35,7 +35,7 @@ func TestLongHead(t *testing.T) {
 		s.a.send("INFO", long(9000), "")
 		s.pbx.answer(s.pbx.expect("INFO"), 200, "", "", "")
 		s.phone.expect("200 INFO")
-		s.phone.send(s.phone.requestVia("z9hG4bKm", "INVITE", "sip:1001@198.51.100.1", "<sip:a@b>;tag=a3", "<sip:1001@b>", "c3", 1, long(7000), description("198.51.100.20", 4010, "a=x:"+strings.Repeat("y", 9000))))
+		s.phone.send(s.phone.requestVia("z9hG4bKm", "INVITE", "sip:1001@198.51.100.1", "<sip:a@b>;tag=a3", "<sip:1001@b>", "c3", 1, long(7000), description("198.51.100.20", 4010, "a=x:"+strings.Repeat("y", 5000), "a=z:"+strings.Repeat("z", 5000))))
 		s.phone.expect("100")
 		s.pbx.answer(s.pbx.expect("INVITE"), 486, "x", "", "")
 		s.phone.until("486")
@@ -314,6 +314,7 @@ func TestFloodLeavesRoomForBYE(t *testing.T) {
 	rigged(t, func(c *Config) { c.Limits.Transactions = 40; c.Trunks[1].Route = "" }, func(r *rig) {
 		s := r.establish()
 		other := s.pbx
+		time.Sleep(time.Minute)
 		for i := range 100 {
 			other.send(other.requestVia(fmt.Sprintf("z9hG4bKf%d", i), "INVITE", "sip:1001@10.9.0.1", "<sip:a@b>;tag=f", "<sip:1001@b>", fmt.Sprint("f", i), 1, "", ""))
 		}
@@ -327,6 +328,7 @@ func TestFloodLeavesRoomForBYE(t *testing.T) {
 	})
 	rigged(t, func(c *Config) { c.Limits.Calls = 1 }, func(r *rig) {
 		s := r.establish()
+		time.Sleep(time.Minute)
 		for i := range 100 {
 			s.phone.send(s.phone.requestVia(fmt.Sprintf("z9hG4bKf%d", i), "INVITE", "sip:1001@198.51.100.1", "<sip:a@b>;tag=f", "<sip:1001@b>", fmt.Sprint("f", i), 1, "", ""))
 		}

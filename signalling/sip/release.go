@@ -17,6 +17,12 @@ func (c *call) release() {
 		return
 	}
 	c.Session = ""
+	ended := false
+	defer func() {
+		if !ended { // also if that panics
+			c.Session = id // destroy tries again
+		}
+	}()
 	err := c.commit(func(tx *relay.Tx) error { c.sh.srv.endSession(tx, id); return nil })
 	if errors.Is(err, relay.ErrFull) {
 		// A full journal takes no record any more, but still an end. A restart then finds the session gone, and ends the call.
@@ -25,8 +31,7 @@ func (c *call) release() {
 		c.sh.srv.endSession(tx, id)
 		err = c.sh.srv.commit(tx)
 	}
-	if err != nil {
-		c.Session = id // destroy tries again
+	if ended = err == nil; !ended {
 		c.sh.srv.complain("media session not released", "call", c.ID, "session", string(id), "err", err)
 	}
 }

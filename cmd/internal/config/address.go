@@ -32,6 +32,11 @@ func (l *loader) addrPort(what string, t text, s, example string) (netip.AddrPor
 			with := netip.AddrPortFrom(addr, 5060).String()
 			return bad(fmt.Sprintf("write %q", strings.TrimSuffix(t.string, s)+with), "has no port")
 		}
+		if host, port, ok := strings.Cut(s, ":"); ok && digits(port) {
+			if _, err := netip.ParseAddr(host); err == nil {
+				return bad("ports end at 65535", "has no valid port")
+			}
+		}
 		if rest, ok := strings.CutPrefix(s, "udp:"); ok {
 			return bad(fmt.Sprintf("write %q: udp is the only transport yet", rest), "is not an address with a port")
 		}
@@ -45,6 +50,9 @@ func (l *loader) addrPort(what string, t text, s, example string) (netip.AddrPor
 	}
 	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()), true
 }
+
+// digits reports whether s is a number without a sign.
+func digits(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // prefix reads a network, or an address as the network that holds only it.
 func (l *loader) prefix(key string, t text) (netip.Prefix, bool) {
@@ -77,7 +85,7 @@ func unusable(addr netip.Addr) (problem, hint string) {
 	case addr.Unmap().IsUnspecified():
 		return "is not one address", "name the address itself: peers are told it"
 	case addr.Unmap().IsMulticast() || addr.Unmap() == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return "is not the address of one host", ""
+		return "is not the address of one host", "multicast and broadcast reach many: write the address of one host"
 	}
 	return "", ""
 }

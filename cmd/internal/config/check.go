@@ -21,14 +21,14 @@ func (l *loader) checkNetworks() {
 	modes := map[string]*networkAt{}
 	for _, n := range l.networks {
 		if first, ok := names[n.Name]; ok && n.Name != "" {
-			l.add(n.name.at, "", "network %q is defined twice, first in %s", n.Name, l.place(first.at))
+			l.add(n.name.at, "give one of them another name, or put what they hold into one", "network %q is defined twice, first in %s", n.Name, l.place(first.at))
 		} else {
 			names[n.Name] = n.name
 		}
 		l.checkInterfaces(n, modes)
 		for i, listener := range n.Listeners {
 			if first, ok := listeners[listener.Addr]; ok {
-				l.add(n.listeners[i], "", "SIP listener %s is given twice, first in %s", listener.Addr, l.place(first))
+				l.add(n.listeners[i], "leave one of the two out, or give it another port", "SIP listener %s is given twice, first in %s", listener.Addr, l.place(first))
 				continue
 			}
 			listeners[listener.Addr] = n.listeners[i]
@@ -43,7 +43,7 @@ func (l *loader) checkInterfaces(n *networkAt, modes map[string]*networkAt) {
 	seen := map[string]bool{}
 	for _, name := range n.ifaces {
 		if seen[name.string] {
-			l.add(name.at, "", "interface %q is given twice", name.string)
+			l.add(name.at, "leave one of the two out", "interface %q is given twice", name.string)
 			continue
 		}
 		seen[name.string] = true
@@ -61,7 +61,7 @@ func (l *loader) checkInterfaces(n *networkAt, modes map[string]*networkAt) {
 			continue
 		}
 		if other, ok := modes[name.string]; ok && other.Mode != n.Mode {
-			l.add(name.at, "", "interface %q has mode %q here and mode %q in network %q", name.string, n.Mode, other.Mode, other.Name)
+			l.add(name.at, "an interface has one mode: write the same in both networks", "interface %q has mode %q here and mode %q in network %q", name.string, n.Mode, other.Mode, other.Name)
 			continue
 		}
 		modes[name.string] = n
@@ -114,7 +114,7 @@ func (l *loader) checkSameAddress(m, other mediaRef) {
 		l.add(m.at.address.at, "give each network a media address of its own",
 			"media address %s belongs to network %q already, in %s", m.Address, other.network, l.place(other.at.address.at))
 	case m.Advertise != other.Advertise:
-		l.add(m.at.address.at, "", "media address %s is advertised as %s here and as %s in %s", m.Address, m.Advertise, other.Advertise, l.place(other.at.address.at))
+		l.add(m.at.address.at, "an address is shown in one way: write the same advertise with both ranges", "media address %s is advertised as %s here and as %s in %s", m.Address, m.Advertise, other.Advertise, l.place(other.at.address.at))
 	}
 }
 
@@ -185,14 +185,17 @@ func (l *loader) checkTrunks() {
 	names := map[string]text{}
 	for _, t := range l.trunks {
 		if first, ok := names[t.Name]; ok && t.Name != "" {
-			l.add(t.name.at, "", "trunk %q is defined twice, first in %s", t.Name, l.place(first.at))
+			l.add(t.name.at, "give one of them another name", "trunk %q is defined twice, first in %s", t.Name, l.place(first.at))
 		} else {
 			names[t.Name] = t.name
 			trunks = append(trunks, t.Name)
 		}
 	}
+	// What was meant by a name that is missing or misspelt is told there.
+	anyNetwork := len(networks) == 0 || slices.Contains(networks, "") || l.misspelt("network")
+	anyTrunk := slices.Contains(trunks, "") || l.misspelt("trunk")
 	for i, t := range l.trunks {
-		if t.Network != "" {
+		if t.Network != "" && (!anyNetwork || slices.Contains(networks, t.Network)) {
 			l.checkTrunkNetwork(t, networks)
 		}
 		switch {
@@ -200,7 +203,7 @@ func (l *loader) checkTrunks() {
 			l.add(t.route.at, "leave the key out to refuse its calls", "route is empty")
 		case t.Route != "" && t.Route == t.Name:
 			l.add(t.route.at, "name another trunk, or leave the key out to refuse its calls", "trunk %q sends its calls back to where they come from", t.Name)
-		case t.Route != "" && !slices.Contains(trunks, t.Route):
+		case t.Route != "" && !anyTrunk && !slices.Contains(trunks, t.Route):
 			l.add(t.route.at, knownHint(t.Route, trunks), "route = %q: there is no such trunk", t.Route)
 		}
 		for _, other := range l.trunks[:i] {
@@ -232,7 +235,11 @@ func (l *loader) checkSources(t, other *trunkAt) {
 	for i, p := range t.Sources {
 		for j, o := range other.Sources {
 			if p.Overlaps(o) {
-				l.add(t.sources[i], "a message must belong to one trunk: narrow the sources of one of them",
+				hint := "a message must belong to one trunk: narrow the sources of one of them"
+				if t.sources[i] == t.peer.at || other.sources[j] == other.peer.at {
+					hint = "a message must belong to one trunk, and what comes from a peer's own address belongs to that peer's: narrow the sources of the other"
+				}
+				l.add(t.sources[i], hint,
 					"source %s of trunk %q overlaps %s of trunk %q in %s", p, t.Name, o, other.Name, l.place(other.sources[j]))
 			}
 		}

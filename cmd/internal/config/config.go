@@ -21,7 +21,7 @@ const (
 	Userspace = "userspace"
 )
 
-// Config is a valid configuration: every name in it is defined, every address is on this host, nothing overlaps.
+// Config is a valid configuration: every name in it is valid and defined, every address is on this host, nothing overlaps.
 type Config struct {
 	File string
 	// Instance names pins, lock and sockets; lower-case letters, digits, '-' and '_'.
@@ -73,7 +73,8 @@ type Trunk struct {
 	Network string
 	// Peer is where calls to this trunk are sent.
 	Peer netip.AddrPort
-	// Sources are the networks whose messages belong to this trunk.
+	// Sources are the networks whose messages belong to this trunk. The peer's own address is always among them: its answers come
+	// from there.
 	Sources []netip.Prefix
 	// Route is the trunk to which its calls go; empty: calls from this trunk are refused.
 	Route string
@@ -144,7 +145,10 @@ func RuntimeBase() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("tandem-%d", os.Getuid()))
 }
 
-// ValidInstance reports whether the name can be an instance's.
+// nameRule says what ValidInstance wants.
+const nameRule = "1 to 32 lower-case letters, digits, '-' and '_'"
+
+// ValidInstance reports whether the name can be an instance's. Names of networks and trunks follow the same rule.
 func ValidInstance(name string) bool {
 	return name != "" && len(name) <= 32 && !strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '_'

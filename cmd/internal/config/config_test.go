@@ -160,12 +160,7 @@ func TestReadRefuses(t *testing.T) {
 		},
 		{
 			"unknown key in an inner table, two letters swapped", `ports = "20000-39999"`, `prots = "20000-39999"`,
-			`tandem.toml:20:5: [[network.media]] needs the key "ports"
-  20 |   [[network.media]]
-     |     ^^^^^^^^^^^^^
-  hint: as in ports = "20000-39999"
-
-tandem.toml:22:3: unknown key "prots" in [[network.media]]
+			`tandem.toml:22:3: unknown key "prots" in [[network.media]]
   22 |   prots = "20000-39999"
      |   ^^^^^
   hint: did you mean "ports"?`,
@@ -195,13 +190,15 @@ tandem.toml:22:3: unknown key "prots" in [[network.media]]
 			"a number in a list of text", `interfaces = ["eth1"]`, `interfaces = ["eth1", 2]`,
 			`tandem.toml:26:23: each element of interfaces must be a string, not an integer
   26 | interfaces = ["eth1", 2]
-     |                       ^`,
+     |                       ^
+  hint: put it in quotes, as in "2"`,
 		},
 		{
 			"a list in a list", `interfaces = ["eth1"]`, `interfaces = [["eth1"]]`,
 			`tandem.toml:26:14: each element of interfaces must be a string, not a list
   26 | interfaces = [["eth1"]]
-     |              ^^^^^^^^^^`,
+     |              ^^^^^^^^^^
+  hint: one pair of brackets is enough`,
 		},
 		{
 			"text for a boolean", `trust = true`, `trust = "yes"`,
@@ -228,7 +225,8 @@ tandem.toml:22:3: unknown key "prots" in [[network.media]]
 			"one bracket for a network", "[[network]]\nname = \"outside\"", "[network]\nname = \"outside\"",
 			`tandem.toml:24:3: key network already exists as a table, but should be an array table
   24 | [[network]]
-     |   ^`,
+     |   ^
+  hint: there may be several: write each with two brackets, as [[network]]`,
 		},
 		{
 			"a duration without a unit", `orphan = "5m"`, `orphan = "300"`,
@@ -297,7 +295,8 @@ tandem.toml:22:3: unknown key "prots" in [[network.media]]
 			"one interface in two modes", `interfaces = ["eth1"]`, `interfaces = ["eth1", "eth0"]`,
 			`tandem.toml:26:23: interface "eth0" has mode "generic" here and mode "native" in network "outside"
   26 | interfaces = ["eth1", "eth0"]
-     |                       ^^^^^^`,
+     |                       ^^^^^^
+  hint: an interface has one mode: write the same in both networks`,
 		},
 		{
 			"a media address that is not here", `address = "203.0.113.10"`, `address = "203.0.113.11"`,
@@ -336,15 +335,17 @@ tandem.toml:22:3: unknown key "prots" in [[network.media]]
 		},
 		{
 			"a range the wrong way round", `ports = "20000-39999"`, `ports = "39999-20000"`,
-			`tandem.toml:22:11: ports = "39999-20000": the range ends before it holds one pair of ports
+			`tandem.toml:22:11: ports = "39999-20000": the range ends before it begins
   22 |   ports = "39999-20000"
-     |           ^^^^^^^^^^^^^`,
+     |           ^^^^^^^^^^^^^
+  hint: the smaller port stands first: ports = "20000-39999"`,
 		},
 		{
 			"a range beyond the last port", `ports = "20000-39999"`, `ports = "20000-70001"`,
 			`tandem.toml:22:11: ports = "20000-70001": ports end at 65535
   22 |   ports = "20000-70001"
-     |           ^^^^^^^^^^^^^`,
+     |           ^^^^^^^^^^^^^
+  hint: end with 65535 at most`,
 		},
 		{
 			"two ranges overlap on one address, across networks", "  address = \"10.0.0.1\"", "  address = \"203.0.113.10\"",
@@ -371,7 +372,8 @@ tandem.toml:22:3: unknown key "prots" in [[network.media]]
 			"a SIP listener given twice", `"udp:10.0.0.1:5062"`, `"udp:10.0.0.1:5060"`,
 			`tandem.toml:27:29: SIP listener 10.0.0.1:5060 is given twice, first in line 27
   27 | sip = ["udp:10.0.0.1:5060", "udp:10.0.0.1:5060"]
-     |                             ^^^^^^^^^^^^^^^^^^^`,
+     |                             ^^^^^^^^^^^^^^^^^^^
+  hint: leave one of the two out, or give it another port`,
 		},
 		{
 			"a SIP listener on every address", `"udp:10.0.0.1:5062"`, `"udp:0.0.0.0:5062"`,
@@ -413,6 +415,7 @@ tandem.toml:22:3: unknown key "prots" in [[network.media]]
 			`tandem.toml:25:8: network "outside" is defined twice, first in line 15
   25 | name = "outside"
      |        ^^^^^^^^^
+  hint: give one of them another name, or put what they hold into one
 
 tandem.toml:47:11: network = "inside": there is no such network
   47 | network = "inside"
@@ -429,6 +432,7 @@ tandem.toml:47:11: network = "inside": there is no such network
 tandem.toml:46:8: trunk "carrier" is defined twice, first in line 38
   46 | name = "carrier"
      |        ^^^^^^^^^
+  hint: give one of them another name
 
 tandem.toml:49:9: trunk "carrier" sends its calls back to where they come from
   49 | route = "carrier"
@@ -489,7 +493,7 @@ tandem.toml:49:9: trunk "carrier" sends its calls back to where they come from
 			`tandem.toml:48:8: source 203.0.113.70/32 of trunk "pbx" overlaps 203.0.113.64/28 of trunk "carrier" in line 41
   48 | peer = "203.0.113.70:5060"
      |        ^^^^^^^^^^^^^^^^^^^
-  hint: a message must belong to one trunk: narrow the sources of one of them`,
+  hint: a message must belong to one trunk, and what comes from a peer's own address belongs to that peer's: narrow the sources of the other`,
 		},
 		{
 			"a source with host bits", `"203.0.113.64/28"`, `"203.0.113.70/28"`,
@@ -516,7 +520,8 @@ tandem.toml:49:9: trunk "carrier" sends its calls back to where they come from
 			"a key given twice", `dataplane = "xdp"`, `instance = "two"`,
 			`tandem.toml:2:1: key instance is already defined
   2 | instance = "two"
-    | ^`,
+    | ^
+  hint: a key stands once in its table: leave one of the two out`,
 		},
 		{
 			"text without quotes", `instance = "edge"`, `instance = edge`,

@@ -2,8 +2,11 @@ package config
 
 import (
 	"errors"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pelletier/go-toml/v2"
@@ -35,8 +38,12 @@ func FuzzRead(f *testing.F) {
 					t.Fatalf("problem without a message: %+v", p)
 				}
 			}
-			if err.Error() == "" {
+			text := err.Error()
+			if text == "" {
 				t.Fatal("no message")
+			}
+			if i := strings.IndexFunc(text, func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) }); i >= 0 {
+				t.Fatalf("not printable: %q", text[i:])
 			}
 			return
 		}
@@ -54,11 +61,11 @@ func checkPromises(t *testing.T, cfg *Config, host Host) {
 	}
 	var all []Media
 	for _, n := range cfg.Networks {
-		if n.Name == "" || cfg.Network(n.Name) == nil {
-			t.Fatalf("network without a name: %+v", n)
+		if !ValidInstance(n.Name) || cfg.Network(n.Name) == nil {
+			t.Fatalf("network without a valid name: %+v", n)
 		}
 		for _, m := range n.Media {
-			if !host.local(m.Address) || m.Ports.First%2 != 0 || m.Ports.Last%2 != 1 || !m.Advertise.Is4() {
+			if !host.local(m.Address) || m.Address.IsLoopback() && cfg.Dataplane == XDP || m.Ports.First%2 != 0 || m.Ports.Last%2 != 1 || !m.Advertise.Is4() {
 				t.Fatalf("media %+v", m)
 			}
 			for _, o := range all {
@@ -70,7 +77,8 @@ func checkPromises(t *testing.T, cfg *Config, host Host) {
 		}
 	}
 	for _, tr := range cfg.Trunks {
-		if cfg.Network(tr.Network) == nil || !tr.Peer.IsValid() || len(tr.Sources) == 0 {
+		own := func(p netip.Prefix) bool { return p.Contains(tr.Peer.Addr()) }
+		if !ValidInstance(tr.Name) || cfg.Network(tr.Network) == nil || !tr.Peer.IsValid() || !slices.ContainsFunc(tr.Sources, own) {
 			t.Fatalf("trunk %+v", tr)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,7 +58,7 @@ func (l *loader) config() *Config {
 	if t := l.text("instance"); t.set {
 		c.Instance = t.string
 		if !ValidInstance(t.string) {
-			l.add(t.at, "1 to 32 lower-case letters, digits, '-' and '_'", "instance = %q cannot name an instance", t.string)
+			l.add(t.at, nameRule, "instance = %q cannot name an instance", t.string)
 			c.Instance = "default"
 		}
 	}
@@ -81,12 +82,12 @@ func (l *loader) config() *Config {
 	for _, s := range l.subs("network", "[[network]]") {
 		l.networks = append(l.networks, l.network(s))
 	}
-	if !l.given("network") {
-		l.add(span{}, "begin with a [[network]]: name, interfaces, sip, and a [[network.media]] with address and ports",
-			"no network is defined")
-	}
 	for _, s := range l.subs("trunk", "[[trunk]]") {
 		l.trunks = append(l.trunks, l.trunk(s))
+	}
+	if !l.given("network") && !l.misspelt("network") {
+		l.add(span{}, "begin with a [[network]]: name, interfaces, sip, and a [[network.media]] with address and ports",
+			"no network is defined")
 	}
 	l.finish()
 
@@ -117,7 +118,7 @@ func (l *loader) socket(api *section, dir string) string {
 
 func (l *loader) network(s *section) *networkAt {
 	n := &networkAt{at: s.table.at}
-	n.name = s.required("name", `as in name = "outside"`)
+	n.name = s.name(`as in name = "outside"`)
 	n.Name = n.name.string
 	n.ifaces = s.texts("interfaces")
 	for _, i := range n.ifaces {
@@ -147,6 +148,7 @@ func (l *loader) network(s *section) *networkAt {
 		s.missing("media", "add a [[network.media]] with address and ports below it")
 	}
 	s.finish()
+	n.silent = n.silent && !s.misspelt("sip")
 	return n
 }
 
@@ -194,6 +196,8 @@ func (l *loader) media(n *networkAt, s *section, advertise netip.Addr) {
 	if at.address.set && at.address.string != "" {
 		if m.Address = l.address("address", at.address); m.Address.IsValid() && !l.host.local(m.Address) {
 			l.add(at.address.at, l.hostHint(), "media address %s is not on this host", m.Address)
+		} else if m.Address.IsLoopback() && l.plane == XDP {
+			l.add(at.address.at, `calls over loopback need dataplane = "userspace"`, "media address %s is of loopback, which has no XDP", m.Address)
 		}
 	}
 	if at.ports.set && at.ports.string != "" {
@@ -223,11 +227,13 @@ func (l *loader) ports(t text) ports.Range {
 	case !both || errA != nil || errB != nil:
 		return bad(`as in ports = "20000-39999"`, "not a range of ports")
 	case a > 65535 || b > 65535:
-		return bad("", "ports end at 65535")
+		return bad("end with 65535 at most", "ports end at 65535")
 	case a < 1024:
-		return bad("", "media ports begin at 1024")
-	case a >= b:
-		return bad("", "the range ends before it holds one pair of ports")
+		return bad(`take ports from 1024 on, as in ports = "20000-39999"`, "media ports begin at 1024")
+	case a > b:
+		return bad(fmt.Sprintf(`the smaller port stands first: ports = "%d-%d"`, b, a), "the range ends before it begins")
+	case a == b:
+		return bad(`RTP and RTCP take a port each, as in ports = "20000-39999"`, "the range ends before it holds one pair of ports")
 	case a%2 != 0:
 		return bad(fmt.Sprintf("begin with %d: RTP takes the even port of a pair", a+1), "the first port is odd")
 	case b%2 == 0:
@@ -238,7 +244,7 @@ func (l *loader) ports(t text) ports.Range {
 
 func (l *loader) trunk(s *section) *trunkAt {
 	t := &trunkAt{}
-	t.name = s.required("name", `as in name = "carrier"`)
+	t.name = s.name(`as in name = "carrier"`)
 	t.network = s.required("network", "the name of the network in which its peer is met")
 	t.peer = s.required("peer", `where its calls are sent, as in peer = "203.0.113.20:5060"`)
 	t.Name, t.Network = t.name.string, t.network.string
@@ -253,9 +259,9 @@ func (l *loader) trunk(s *section) *trunkAt {
 	if v, ok := s.get("sources", kindArray); ok && len(v.items) == 0 {
 		l.add(v.at, "leave the key out: the peer's address is the default", "sources is empty: no message would belong to the trunk")
 	}
-	if !s.given("sources") && t.Peer.IsValid() {
-		t.Sources = []netip.Prefix{netip.PrefixFrom(t.Peer.Addr(), t.Peer.Addr().BitLen())}
-		t.sources = []span{t.peer.at}
+	// Whatever is listed, the peer's answers come from its own address.
+	if own := t.Peer.Addr(); own.IsValid() && !slices.ContainsFunc(t.Sources, func(p netip.Prefix) bool { return p.Contains(own) }) {
+		t.Sources, t.sources = append(t.Sources, netip.PrefixFrom(own, own.BitLen())), append(t.sources, t.peer.at)
 	}
 	t.route = s.text("route")
 	t.Route = t.route.string

@@ -32,14 +32,14 @@ func (p *Problems) Error() string {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		fmt.Fprintf(&b, "%s:%d:%d: %s\n", p.File, problem.Line, problem.Column, problem.Message)
+		fmt.Fprintf(&b, "%s:%d:%d: %s\n", printable(p.File), problem.Line, problem.Column, problem.Message)
 		excerpt(&b, p.Source, problem)
 		if problem.Hint != "" {
 			fmt.Fprintf(&b, "  hint: %s\n", problem.Hint)
 		}
 	}
 	if p.More > 0 {
-		fmt.Fprintf(&b, "\n%s: and %d more problems", p.File, p.More)
+		fmt.Fprintf(&b, "\n%s: and %d more problems", printable(p.File), p.More)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
 }
@@ -62,12 +62,7 @@ func excerpt(b *strings.Builder, source []byte, p Problem) {
 		cut := column - excerptWidth/2
 		line, column = line[cut:], column-cut
 	}
-	line = line[:min(len(line), excerptWidth)]
-	for i, r := range line {
-		if r != '\t' && !unicode.IsPrint(r) {
-			line[i] = unicode.ReplacementChar
-		}
-	}
+	line = []rune(printable(string(line[:min(len(line), excerptWidth)])))
 	// The same tabs stand above and below, so that the marks meet their text.
 	pad := make([]rune, column)
 	for i := range pad {
@@ -80,6 +75,27 @@ func excerpt(b *strings.Builder, source []byte, p Problem) {
 	number := fmt.Sprint(p.Line)
 	fmt.Fprintf(b, "  %s | %s\n", number, string(line))
 	fmt.Fprintf(b, "  %s | %s%s\n", strings.Repeat(" ", len(number)), string(pad), strings.Repeat("^", width))
+}
+
+// printable replaces what a terminal would obey, and what it does not show, by U+FFFD. Tabs stay.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+// maxQuoted bounds what a message quotes of the file, in characters.
+const maxQuoted = 100
+
+// clip shortens text for a message.
+func clip(s string) string {
+	if utf8.RuneCountInString(s) <= maxQuoted {
+		return s
+	}
+	return string([]rune(s)[:maxQuoted]) + "..."
 }
 
 // maxProblems bounds what one run reports.
@@ -103,7 +119,7 @@ func newReport(source []byte) *report {
 	return r
 }
 
-// add notes a problem at a place of the source.
+// add notes a problem at a place of the source. Whatever the file holds, message and hint hold what a terminal may print.
 func (r *report) add(at span, hint, format string, args ...any) {
 	if len(r.list) == maxProblems {
 		r.more++
@@ -115,7 +131,12 @@ func (r *report) add(at span, hint, format string, args ...any) {
 		marked, _, _ := bytes.Cut(r.source[at.start:at.end], []byte{'\n'})
 		width = utf8.RuneCount(marked)
 	}
-	r.list = append(r.list, Problem{Line: line, Column: column, Width: width, Message: fmt.Sprintf(format, args...), Hint: hint})
+	for i, arg := range args {
+		if s, ok := arg.(string); ok {
+			args[i] = clip(s)
+		}
+	}
+	r.list = append(r.list, Problem{Line: line, Column: column, Width: width, Message: printable(fmt.Sprintf(format, args...)), Hint: printable(hint)})
 }
 
 // err returns the problems in the order of the file, or nil.
@@ -140,31 +161,6 @@ func (r *report) position(offset int) (line, column int) {
 		line++
 	}
 	return line, utf8.RuneCount(r.source[r.starts[line-1]:offset]) + 1
-}
-
-// syntaxProblem turns the decoder's error, whose columns are bytes, into a problem.
-func syntaxProblem(source []byte, line, column int, message string) *Problem {
-	lines := bytes.Split(source, []byte{'\n'})
-	if line >= 1 && line <= len(lines) {
-		text := lines[line-1]
-		before := min(max(column-1, 0), len(text))
-		for before > 0 && before < len(text) && !utf8.RuneStart(text[before]) {
-			before--
-		}
-		column = utf8.RuneCount(text[:before]) + 1
-	}
-	p := &Problem{Line: line, Column: column, Message: strings.TrimPrefix(message, "toml: ")}
-	if line >= 1 && line <= len(lines) && unquoted(lines[line-1]) {
-		p.Hint = `text, addresses and durations stand in quotes, as in name = "outside"`
-	}
-	return p
-}
-
-// unquoted reports whether the line looks like key = text without quotes, the commonest slip of those who come from INI files.
-func unquoted(line []byte) bool {
-	_, after, ok := bytes.Cut(line, []byte{'='})
-	after = bytes.TrimSpace(after)
-	return ok && len(after) > 0 && !bytes.ContainsAny(after[:1], `"'[{`)
 }
 
 // nearest returns the candidate that is most like word, if one is like it at all.

@@ -15,7 +15,11 @@ type section struct {
 	header string // "[[network]]", for messages
 	table  *table
 	known  []string
+	missed []missed // what finish reports, unless it is there under a name that was misspelt
 }
+
+// missed is a key that must be there and is not.
+type missed struct{ key, hint string }
 
 // text is a string of the document and its place. The zero value was not given.
 type text struct {
@@ -40,20 +44,24 @@ func (s *section) get(key string, want kind) (*value, bool) {
 		return e.value, true
 	}
 	if !again {
-		s.add(e.value.at, typeHint(key, want, e.value), "%s must be %s, not %s", key, want, e.value.kind)
+		s.add(e.value.at, s.typeHint(key, want, e.value), "%s must be %s, not %s", key, want, e.value.kind)
 	}
 	return nil, false
 }
 
 // typeHint says how to write the value instead.
-func typeHint(key string, want kind, got *value) string {
+func (s *section) typeHint(key string, want kind, got *value) string {
+	path := key
+	if s.header != "" {
+		path = strings.Trim(s.header, "[]") + "." + key
+	}
 	switch {
 	case want == kindString && (got.kind == kindInteger || got.kind == kindFloat || got.kind == kindDateTime):
 		return fmt.Sprintf("put it in quotes, as in %s = %q", key, got.text)
 	case want == kindTables && got.kind == kindTable:
-		return fmt.Sprintf("there may be several: write it with two brackets, as [[%s]]", key)
+		return fmt.Sprintf("there may be several: write it with two brackets, as [[%s]]", path)
 	case want == kindTable && got.kind == kindTables:
-		return fmt.Sprintf("there is only one: write it with one bracket, as [%s]", key)
+		return fmt.Sprintf("there is only one: write it with one bracket, as [%s]", path)
 	case want == kindArray && got.kind == kindString:
 		return fmt.Sprintf("put it in brackets, as in %s = [%q]", key, got.text)
 	case want == kindBool:
@@ -95,11 +103,29 @@ func (s *section) given(key string) bool {
 }
 
 func (s *section) missing(key, hint string) {
-	at := span{}
-	if s.table != nil {
-		at = s.table.at
+	s.missed = append(s.missed, missed{key, hint})
+}
+
+// misspelt reports whether the table has an unknown key that was probably meant to be this one. It can be asked once all
+// keys of the section have been.
+func (s *section) misspelt(key string) bool {
+	if s.table == nil {
+		return false
 	}
-	s.add(at, hint, "%s needs the key %q", s.header, key)
+	return slices.ContainsFunc(s.table.keys, func(k string) bool {
+		near, ok := nearest(k, s.known)
+		return ok && near == key && !slices.Contains(s.known, k)
+	})
+}
+
+// name is the required name of a network or a trunk. What cannot be a name is reported and reads as empty.
+func (s *section) name(hint string) text {
+	t := s.required("name", hint)
+	if t.string != "" && !ValidInstance(t.string) {
+		s.add(t.at, nameRule, "name = %q cannot be a name", clip(t.string))
+		t.string = ""
+	}
+	return t
 }
 
 // choice is text out of a few words; the first is the default.
@@ -136,12 +162,23 @@ func (s *section) elements(key string, v *value) []text {
 			if at.end == 0 {
 				at = v.at
 			}
-			s.add(at, "", "each element of %s must be a string, not %s", key, item.kind)
+			s.add(at, elementHint(item), "each element of %s must be a string, not %s", key, item.kind)
 			continue
 		}
 		list = append(list, text{item.text, item.at, true})
 	}
 	return list
+}
+
+// elementHint says how to write an element of a list of text instead.
+func elementHint(got *value) string {
+	switch got.kind {
+	case kindInteger, kindFloat, kindDateTime:
+		return fmt.Sprintf("put it in quotes, as in %q", got.text)
+	case kindArray:
+		return "one pair of brackets is enough"
+	}
+	return ""
 }
 
 func (s *section) boolean(key string, fallback bool) bool {
@@ -204,8 +241,17 @@ func (s *section) subs(key, header string) []*section {
 	return list
 }
 
-// finish reports the keys that nobody asked for.
+// finish reports the keys that are missing and those that nobody asked for.
 func (s *section) finish() {
+	at := span{}
+	if s.table != nil {
+		at = s.table.at
+	}
+	for _, m := range s.missed {
+		if !s.misspelt(m.key) {
+			s.add(at, m.hint, "%s needs the key %q", s.header, m.key)
+		}
+	}
 	if s.table == nil {
 		return
 	}
