@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -241,5 +243,15 @@ table inet filter {
 	}
 	if out, err := d.tandem("status"); err != nil || !strings.Contains(out, "nft add rule") {
 		t.Errorf("tandem status does not show it: %v\n%s", err, out)
+	}
+
+	// The rules as named let the slow path work.
+	for _, rule := range regexp.MustCompile(`nft (add rule inet filter input [^\n;]*accept)`).FindAllStringSubmatch(said, -1) {
+		must(t, h.tandem.NFT(rule[1]+"\n"))
+	}
+	d.signal(syscall.SIGTERM)
+	d.launch()
+	if s, err = d.status(); err != nil || len(s.Dataplane.Warnings) != 0 {
+		t.Errorf("with the rules: %v: %q", err, s.Dataplane.Warnings)
 	}
 }

@@ -402,7 +402,9 @@ func TestSocket(t *testing.T) {
 		_, first := start(t, cfg)
 		second := cfg
 		second.Socket = first.cfg.Socket
-		if err := New(second).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		if err := New(second).Run(ctx); err == nil || !strings.Contains(err.Error(), "in use by another process") {
 			t.Errorf("got %v", err)
 		}
 		client := NewClient(first.cfg.Socket)

@@ -42,7 +42,6 @@ func TestHints(t *testing.T) {
 		{"the listeners misspelt", `sip = ["udp:203`, `sp = ["udp:203`, `unknown key "sp"`, `did you mean "sip"?`},
 		{"a network's name misspelt", `name = "inside"`, `nam = "inside"`, `unknown key "nam"`, `did you mean "name"?`},
 		{"a trunk's name misspelt", `name = "pbx"`, `nmae = "pbx"`, `unknown key "nmae"`, `did you mean "name"?`},
-		{"a network misspelt", "[[network]]\nname = \"inside\"", "[[netwrok]]\nname = \"inside\"\nmedia = 1\n[[network.mdia]]", "", ""},
 		{"a network's name that a terminal would obey", `name = "inside"`, `name = "\u001b[31m"`, `name = "\x1b[31m" cannot be a name`, nameRule},
 		{"a trunk's name that a terminal would obey", `name = "pbx"`, `name = "a\u009b31m"`, `name = "a\u009b31m" cannot be a name`, nameRule},
 		{"a network's name in capitals", `name = "inside"`, `name = "Inside"`, `name = "Inside" cannot be a name`, nameRule},
@@ -51,9 +50,6 @@ func TestHints(t *testing.T) {
 		{"a key that a terminal would obey", `trust = true`, "\"\\u001b[2J\" = 1\n\"\\u001b[2J\" = 2", "key \ufffd[2J is already defined", "a key stands once in its table: leave one of the two out"},
 	}
 	for _, c := range cases {
-		if c.want == "" {
-			continue
-		}
 		t.Run(c.name, func(t *testing.T) {
 			if strings.Count(good, c.old) != 1 {
 				t.Fatalf("%q stands %d times in the good configuration", c.old, strings.Count(good, c.old))

@@ -198,6 +198,7 @@ func (l *loader) media(n *networkAt, s *section, advertise netip.Addr) {
 			l.add(at.address.at, l.hostHint(), "media address %s is not on this host", m.Address)
 		} else if m.Address.IsLoopback() && l.plane == XDP {
 			l.add(at.address.at, `calls over loopback need dataplane = "userspace"`, "media address %s is of loopback, which has no XDP", m.Address)
+			m.Address = netip.Addr{} // what else is wrong with it does not matter
 		}
 	}
 	if at.ports.set && at.ports.string != "" {
