@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,6 +20,8 @@ type checked struct {
 	File     string    `json:"file"`
 	OK       bool      `json:"ok"`
 	Problems []problem `json:"problems"`
+	// Notes are what is allowed and perhaps not meant.
+	Notes []string `json:"notes"`
 }
 
 // problem is one thing that is wrong with a configuration.
@@ -34,7 +37,8 @@ func newCheckCommand(o *options) *cobra.Command {
 		Use:   "check [FILE]",
 		Short: "Check a configuration against this host without starting anything",
 		Long: fmt.Sprintf(`Check reads the configuration (default %s) as tandemd would, and checks it against the interfaces, addresses
-and ports of this host. It exits with 0 if tandemd would take it, else with %d.`, config.DefaultFile, exit.Config),
+and ports of this host. It exits with 0 if tandemd would take it, else with %d. It does so without trying XDP: whether the program
+can be attached and its packets leave by the interfaces, only the start of tandemd shows.`, config.DefaultFile, exit.Config),
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file := config.DefaultFile
@@ -42,8 +46,13 @@ and ports of this host. It exits with 0 if tandemd would take it, else with %d.`
 				file = args[0]
 			}
 			cfg, err := config.Load(file)
-			out := checked{File: file, OK: err == nil, Problems: problems(err)}
+			out := checked{File: file, OK: err == nil, Problems: problems(err), Notes: notes(cfg)}
 			if err != nil && !o.json {
+				var all *config.Problems
+				if !errors.As(err, &all) {
+					return exit.With(exit.Config, err)
+				}
+				// Its lines begin with the name of the file, as those of a compiler do.
 				fmt.Fprintln(o.stderr, err)
 				return exit.With(exit.Config, errors.New(""))
 			}
@@ -75,12 +84,12 @@ func problems(err error) []problem {
 
 // printConfig tells what would run.
 func printConfig(w io.Writer, cfg *config.Config) error {
-	fmt.Fprintf(w, "%s is good: instance %q, data plane %s\n", cfg.File, cfg.Instance, cfg.Dataplane)
+	put(w, "%s is good: instance %q, data plane %s\n", cfg.File, cfg.Instance, cfg.Dataplane)
 	t := newTable(w)
 	for _, n := range cfg.Networks {
-		fmt.Fprintf(t, "network %s", n.Name)
+		put(t, "network %s", n.Name)
 		if len(n.Interfaces) > 0 {
-			fmt.Fprintf(t, "\ton %s", strings.Join(n.Interfaces, ", "))
+			put(t, "\ton %s", strings.Join(n.Interfaces, ", "))
 			if n.Mode != "native" {
 				fmt.Fprintf(t, " (%s XDP: slow)", n.Mode)
 			}
@@ -111,10 +120,34 @@ func printConfig(w io.Writer, cfg *config.Config) error {
 		}
 		fmt.Fprintf(t, "trunk %s\tin %s\tpeer %s\tfrom %s\t%s\n", tr.Name, tr.Network, tr.Peer, list(sources), route)
 	}
-	if len(cfg.Trunks) == 0 {
-		fmt.Fprintln(t, "no trunk is defined: every call is refused")
+	if err := t.Flush(); err != nil {
+		return err
 	}
-	return t.Flush()
+	for _, note := range notes(cfg) {
+		put(w, "note: %s\n", note)
+	}
+	return nil
+}
+
+// notes tells what is allowed and perhaps not meant; of no configuration, nothing.
+func notes(cfg *config.Config) []string {
+	list := []string{}
+	if cfg == nil {
+		return list
+	}
+	if len(cfg.Trunks) == 0 {
+		list = append(list, "no trunk is defined: every call is refused")
+	}
+	for i, n := range cfg.Networks {
+		for _, other := range cfg.Networks[:i] {
+			for _, name := range n.Interfaces {
+				if slices.Contains(other.Interfaces, name) {
+					list = append(list, fmt.Sprintf("networks %s and %s are both on %s: only their addresses keep them apart", other.Name, n.Name, name))
+				}
+			}
+		}
+	}
+	return list
 }
 
 func list(words []string) string {

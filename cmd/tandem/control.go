@@ -5,18 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"github.com/tandem-relay/tandem/bpf"
-	"github.com/tandem-relay/tandem/cmd/internal/config"
 	"github.com/tandem-relay/tandem/cmd/internal/exit"
-	"github.com/tandem-relay/tandem/cmd/internal/lifecycle"
 	"github.com/tandem-relay/tandem/signalling/rest"
 )
 
@@ -30,6 +25,9 @@ func newDrainCommand(o *options) *cobra.Command {
 		Short: "Refuse new calls; with --wait, until none is left",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if off && wait {
+				return exit.With(exit.Usage, errors.New("--off takes new calls again: there is no end to --wait for"))
+			}
 			client, err := o.client()
 			if err != nil {
 				return err
@@ -56,7 +54,6 @@ func newDrainCommand(o *options) *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&off, "off", false, "take new calls again")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until no call is left")
-	cmd.MarkFlagsMutuallyExclusive("off", "wait")
 	return cmd
 }
 
@@ -101,7 +98,7 @@ the next tandemd takes them over. With --release the kernel is emptied and all c
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := o.client()
 			if err != nil {
-				return err
+				return o.orCleanup(err, release)
 			}
 			defer client.Close()
 			stopping, dataplane, err := stop(cmd.Context(), client, release, timeout)
@@ -166,71 +163,4 @@ func end(ctx context.Context, client *rest.Client, pid int, release bool, timeou
 			return stopping, nil
 		}
 	}
-}
-
-// cleaned is what cleanup prints as JSON.
-type cleaned struct {
-	Instance string `json:"instance"`
-	Kernel   bool   `json:"kernel"` // false: this user may not look at the pins
-}
-
-func newCleanupCommand(o *options) *cobra.Command {
-	return &cobra.Command{
-		Use:   "cleanup",
-		Short: "Remove what an instance left in the kernel and its journal, without a daemon",
-		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if o.socket != "" {
-				return exit.With(exit.Usage, errors.New("cleanup works on an --instance, not on a --socket"))
-			}
-			out := cleaned{Instance: o.instance}
-			if out.Instance == "" {
-				out.Instance = "default"
-			}
-			var err error
-			empty := func(instance string) error { return bpf.Cleanup("", instance) }
-			if out.Kernel, err = cleanup(out.Instance, empty); err != nil {
-				return err
-			}
-			return o.print(out, func(w io.Writer) error {
-				text := "instance %q: kernel and journal are empty\n"
-				if !out.Kernel {
-					text = "instance %q: the journal is empty; the kernel was not looked at, which needs root\n"
-				}
-				_, err := fmt.Fprintf(w, text, out.Instance)
-				return err
-			})
-		},
-	}
-}
-
-// cleanup removes the runtime directory of an instance that no process holds, and pins and links by empty. The journal goes first:
-// if the rest is interrupted, the next start finds flows without calls, which it removes, and not calls without flows.
-func cleanup(instance string, empty func(instance string) error) (kernel bool, err error) {
-	if !config.ValidInstance(instance) {
-		return false, exit.With(exit.Usage, fmt.Errorf("%q cannot name an instance", instance))
-	}
-	dir := filepath.Join(config.RuntimeBase(), instance)
-	if err := lifecycle.PrepareDir(dir); err != nil {
-		return false, err
-	}
-	lock, err := lifecycle.Acquire(dir, lifecycle.Owner{PID: os.Getpid(), Started: time.Now()})
-	if err != nil {
-		var running *lifecycle.RunningError
-		if errors.As(err, &running) {
-			return false, exit.With(exit.Running, fmt.Errorf("%w; stop it first: tandem stop --release --instance %s", err, instance))
-		}
-		return false, err
-	}
-	if err := lock.Clear(); err != nil {
-		return false, errors.Join(err, lock.Release())
-	}
-	err = empty(instance)
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
-		return false, lock.Remove()
-	}
-	if err != nil {
-		return false, errors.Join(fmt.Errorf("empty the kernel: %w", err), lock.Release())
-	}
-	return true, lock.Remove()
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/tandem-relay/tandem/cmd/internal/exit"
 )
 
-func newDemoCommand() *cobra.Command {
+func newDemoCommand(shared *options) *cobra.Command {
 	o := demo.Options{}
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -28,7 +28,7 @@ or duplicated, the audio is intact byte by byte, and XDP carried all but at most
 It needs root. Without root, --dataplane userspace does the same over loopback addresses with the daemon's sockets.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if err := cobra.NoArgs(cmd, args); err != nil {
-				return usage(cmd, o, fmt.Errorf("demo takes flags only, not %q", args[0]))
+				return usage(cmd, shared, o, fmt.Errorf("demo takes flags only, not %q", args[0]))
 			}
 			return nil
 		},
@@ -36,14 +36,15 @@ It needs root. Without root, --dataplane userspace does the same over loopback a
 			o.Out, o.Err = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			o.JSON = wantsJSON(cmd)
 			if err := refuseForeign(cmd); err != nil {
-				return usage(cmd, o, err)
+				return usage(cmd, shared, o, err)
 			}
 			if err := o.Check(); err != nil {
-				return usage(cmd, o, err)
+				return usage(cmd, shared, o, err)
 			}
 			// A terminal that is closed, or a pipe, must not keep the demo from cleaning up either.
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 			defer stop()
+			shared.printed = o.JSON // whatever becomes of it
 			err := demo.Run(ctx, o)
 			if errors.Is(err, demo.ErrPrivilege) {
 				return exit.With(exit.Privilege, err)
@@ -61,7 +62,7 @@ It needs root. Without root, --dataplane userspace does the same over loopback a
 		if errors.As(err, &invalid) && invalid.GetFlag().Value.Type() == "int" {
 			err = fmt.Errorf("--%s is %q: want a whole number", invalid.GetFlag().Name, invalid.GetValue())
 		}
-		return usage(cmd, o, err)
+		return usage(cmd, shared, o, err)
 	})
 	return cmd
 }
@@ -83,9 +84,10 @@ func refuseForeign(cmd *cobra.Command) error {
 }
 
 // usage is the error of a wrong command line, with its object for --json.
-func usage(cmd *cobra.Command, o demo.Options, err error) error {
+func usage(cmd *cobra.Command, shared *options, o demo.Options, err error) error {
 	// The flag may stand behind the one that is wrong.
 	if wantsJSON(cmd) || slices.Contains(os.Args, "--json") {
+		shared.printed = true
 		err = errors.Join(err, demo.WriteFailure(cmd.OutOrStdout(), o, err))
 	}
 	return exit.With(exit.Usage, err)

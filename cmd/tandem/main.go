@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -23,6 +24,11 @@ func main() {
 	os.Exit(int(code))
 }
 
+// failure is what a command that printed nothing else prints as JSON when it fails.
+type failure struct {
+	Error string `json:"error"`
+}
+
 // run carries out one command line.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) exit.Code {
 	o := &options{stdout: stdout, stderr: stderr}
@@ -33,6 +39,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) exit.Code
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exit.OK
+	}
+	if (o.json || slices.Contains(args, "--json")) && !o.printed {
+		o.json = true
+		// What went wrong is told on stderr too.
+		_ = o.print(failure{err.Error()}, nil)
 	}
 	if !o.started {
 		// The command line was not even understood.
@@ -58,7 +69,6 @@ func newRootCommand(o *options) *cobra.Command {
 	flags.StringVar(&o.instance, "instance", "", "name of the instance (default: the one that runs)")
 	flags.StringVar(&o.socket, "socket", "", "control socket, instead of the instance's own")
 	flags.BoolVar(&o.json, "json", false, "print one JSON object")
-	root.MarkFlagsMutuallyExclusive("instance", "socket")
 	root.AddCommand(
 		newStatusCommand(o),
 		newSessionsCommand(o),
@@ -67,7 +77,7 @@ func newRootCommand(o *options) *cobra.Command {
 		newStopCommand(o),
 		newCleanupCommand(o),
 		newCheckCommand(o),
-		newDemoCommand(),
+		newDemoCommand(o),
 		newVersionCommand(o),
 	)
 	for _, cmd := range root.Commands() {

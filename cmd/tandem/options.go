@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ type options struct {
 	instance, socket string
 	json             bool
 	started          bool // a command began its work
+	printed          bool // the object of --json was printed
 }
 
 // client connects to the daemon that is meant.
@@ -36,10 +38,16 @@ func (o *options) client() (*rest.Client, error) {
 
 // find returns the control socket of the daemon that is meant: the given one, the given instance's, or that of the only one that runs.
 func (o *options) find() (string, error) {
+	if o.socket != "" && o.instance != "" {
+		return "", exit.With(exit.Usage, errors.New("--instance and --socket both say which daemon is meant: give one of them"))
+	}
 	if o.socket != "" {
 		return o.socket, nil
 	}
-	base := config.RuntimeBase()
+	base, err := trustedBase()
+	if err != nil {
+		return "", err
+	}
 	if o.instance != "" {
 		if !config.ValidInstance(o.instance) {
 			return "", exit.With(exit.Usage, fmt.Errorf("%q cannot name an instance", o.instance))
@@ -75,6 +83,19 @@ func socketOf(owner lifecycle.Owner, dir string) string {
 	return filepath.Join(dir, "api.sock")
 }
 
+// trustedBase is the directory of the instances. Where nobody chose it, its name can be foreseen: one that somebody else made
+// could hold instances of his.
+func trustedBase() (string, error) {
+	base := config.RuntimeBase()
+	if os.Getenv("TANDEM_RUNTIME_DIR") != "" {
+		return base, nil
+	}
+	if err := lifecycle.Trusted(base); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	return base, nil
+}
+
 // elsewhere reminds a user who is not root that the instances of root are not his.
 func elsewhere(base string) string {
 	const system = "/run/tandem"
@@ -97,6 +118,7 @@ func (o *options) print(v any, table func(io.Writer) error) error {
 	if !o.json {
 		return table(o.stdout)
 	}
+	o.printed = true
 	e := json.NewEncoder(o.stdout)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")

@@ -26,16 +26,30 @@ func newSessionsCommand(o *options) *cobra.Command {
 			if err != nil {
 				return explain(err)
 			}
-			return o.print(rest.Sessions{Sessions: sessions}, func(w io.Writer) error { return printSessions(w, sessions, time.Now()) })
+			return o.print(rest.Sessions{Sessions: sessions}, func(w io.Writer) error {
+				if len(sessions) > 0 {
+					return printSessions(w, sessions, time.Now())
+				}
+				status, err := client.Status(cmd.Context())
+				if err != nil {
+					return explain(err)
+				}
+				_, err = fmt.Fprintf(w, "no sessions%s\n", callsLeft(status.Calls))
+				return err
+			})
 		},
 	}
 }
 
-func printSessions(w io.Writer, sessions []rest.Session, now time.Time) error {
-	if len(sessions) == 0 {
-		_, err := fmt.Fprintln(w, "no sessions")
-		return err
+// callsLeft says, where there are no sessions, that there are calls all the same.
+func callsLeft(calls int) string {
+	if calls == 0 {
+		return ""
 	}
+	return fmt.Sprintf("; calls without media: %d (just begun, or waiting for the answer to BYE)", calls)
+}
+
+func printSessions(w io.Writer, sessions []rest.Session, now time.Time) error {
 	for i, s := range sessions {
 		if i > 0 {
 			fmt.Fprintln(w)

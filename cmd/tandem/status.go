@@ -54,7 +54,7 @@ func printStatus(w io.Writer, s rest.Status) error {
 	if s.Draining {
 		drain = " (DRAINING: new calls are refused)"
 	}
-	put(t, "calls\t%d%s\n", s.Calls, drain)
+	put(t, "calls\t%d%s%s\n", s.Calls, withoutMedia(s), drain)
 	put(t, "media sessions\t%d\n", s.Sessions)
 	put(t, "forwarded\t%s\n", counts(s.Forwarded, true))
 	put(t, "slow path\t%s\n", counts(s.Punted, false))
@@ -77,14 +77,25 @@ func printStatus(w io.Writer, s rest.Status) error {
 		return err
 	}
 	fmt.Fprintln(w)
+	counted := slices.DeleteFunc(slices.Sorted(maps.Keys(s.SIP)), func(name string) bool { return s.SIP[name] == 0 })
+	if len(counted) == 0 {
+		_, err := fmt.Fprintln(w, "SIP: nothing yet")
+		return err
+	}
 	t = newTable(w)
 	fmt.Fprintln(t, "SIP\tCOUNT")
-	for _, name := range slices.Sorted(maps.Keys(s.SIP)) {
-		if s.SIP[name] > 0 {
-			put(t, "%s\t%d\n", name, s.SIP[name])
-		}
+	for _, name := range counted {
+		put(t, "%s\t%d\n", name, s.SIP[name])
 	}
 	return t.Flush()
+}
+
+// withoutMedia says of how many calls sessions shows nothing, and why.
+func withoutMedia(s rest.Status) string {
+	if s.Calls <= s.Sessions {
+		return ""
+	}
+	return fmt.Sprintf(" (%d without media: just begun, or waiting for the answer to BYE)", s.Calls-s.Sessions)
 }
 
 // put is fmt.Fprintf for what others wrote. Names of SIP reach us as their senders chose them: what is not printable must not

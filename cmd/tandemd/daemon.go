@@ -103,7 +103,7 @@ func serve(cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, logge
 
 	api := rest.New(rest.Config{
 		Socket: cfg.Socket, Instance: cfg.Instance, Version: version.String(), Started: started,
-		Media: relaying, Signalling: calls, Warnings: plane.warnings, Logger: logger,
+		Media: relaying, Signalling: calls, Warnings: plane.warnings, PlanePanics: plane.panics, Logger: logger,
 		Stop: func(empty bool) { release.Store(empty); cancel() },
 	})
 
@@ -186,7 +186,8 @@ func follow(ctx context.Context, plane relay.Dataplane, logger *slog.Logger) err
 // announce says, once everything listens, that the daemon does its job.
 func announce(cfg *config.Config, stdout io.Writer, logger *slog.Logger, sessions int, adoption relay.Adoption) {
 	if sessions > 0 {
-		logger.Info("sessions go on", "sessions", sessions, "kept", adoption.Kept, "written", adoption.Written, "removed", adoption.Removed)
+		logger.Info("sessions go on", "sessions", sessions, "kept", adoption.Kept, "written", adoption.Written, "removed", adoption.Removed,
+			"refused", len(adoption.Refused))
 	}
 	if cfg.Dataplane == config.Userspace {
 		logger.Warn("data plane is userspace: every packet passes through this process, and calls fall silent when it ends")

@@ -51,6 +51,8 @@ type plane struct {
 	// end closes the plane; with release it also empties the kernel, otherwise XDP goes on forwarding.
 	end      func(release bool) error
 	warnings func() []string
+	// panics counts the packets whose handling in this process ended in a panic.
+	panics func() uint64
 }
 
 // openPlane starts the configured data plane.
@@ -61,6 +63,7 @@ func openPlane(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*p
 			Dataplane: p,
 			run:       func(ctx context.Context) error { <-ctx.Done(); return nil },
 			end:       func(bool) error { return p.Close() },
+			panics:    p.Panics,
 			warnings: func() []string {
 				return []string{"every packet passes through the daemon, and calls fall silent when it ends"}
 			},
@@ -89,5 +92,6 @@ func openPlane(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*p
 			return p.Close()
 		},
 		warnings: p.Warnings,
+		panics:   p.Panics,
 	}, nil
 }

@@ -55,6 +55,9 @@ func (s *Server) status(context.Context, *struct{}) (*body[Status], error) {
 		SIP:           s.cfg.Signalling.Counters(),
 		Panics:        map[string]uint64{"sip": s.cfg.Signalling.Panics(), "rest": s.panics.Load()},
 	}
+	if s.cfg.PlanePanics != nil {
+		st.Panics["dataplane"] = s.cfg.PlanePanics()
+	}
 	if s.cfg.Warnings != nil {
 		st.Dataplane.Warnings = append(st.Dataplane.Warnings, s.cfg.Warnings()...)
 	}

@@ -59,6 +59,8 @@ type Config struct {
 	Signalling        Signalling
 	// Warnings tells what the operator should know about the data plane; nil: nothing.
 	Warnings func() []string
+	// PlanePanics counts the packets whose handling in this process ended in a panic; nil: none are handled.
+	PlanePanics func() uint64
 	// Stop asks the process to end, right after the request was answered. With release the kernel is emptied too.
 	Stop   func(release bool)
 	Logger *slog.Logger // nil: silent

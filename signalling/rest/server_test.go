@@ -134,7 +134,8 @@ func start(t *testing.T, cfg Config) (*Client, *Server) {
 
 func TestStatus(t *testing.T) {
 	media, signalling := example()
-	client, _ := start(t, Config{Media: media, Signalling: signalling, Warnings: func() []string { return []string{"slow"} }})
+	client, _ := start(t, Config{Media: media, Signalling: signalling, Warnings: func() []string { return []string{"slow"} },
+		PlanePanics: func() uint64 { return 2 }})
 	got, err := client.Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +148,7 @@ func TestStatus(t *testing.T) {
 		Punted:    map[string]uint64{"punt_stun": 2},
 		Dropped:   map[string]uint64{"no_session": 5},
 		SIP:       map[string]uint64{"requests_received": 7},
-		Panics:    map[string]uint64{"sip": 3, "rest": 0},
+		Panics:    map[string]uint64{"sip": 3, "rest": 0, "dataplane": 2},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)

@@ -14,6 +14,7 @@ func TestHints(t *testing.T) {
 		{"a key twice is not about quotes", `orphan = "5m"`, "orphan = 1\norphan = 2", "is already defined", "a key stands once in its table: leave one of the two out"},
 		{"binary data is not about quotes", `trust = true`, "trust = \x00\xfe", "unexpected character", "the line holds characters that are no text: remove them, and save the file as UTF-8"},
 		{"a control character in a comment is not about quotes", `trust = true`, "trust = 1 # \x01", "control characters", "the line holds characters that are no text: remove them, and save the file as UTF-8"},
+		{"a file that is not UTF-8", `trust = true`, "trust = gr\xf6n", "unexpected character", "the line holds characters that are no text: remove them, and save the file as UTF-8"},
 		{"a comment of another language", `trust = true`, "; trust", "invalid character at start of key", "comments begin with #"},
 		{"one pair of brackets too few", "[[trunk]]\nname = \"carrier\"", "[trunk]\nname = \"carrier\"", "already exists as a table", "there may be several: write each with two brackets, as [[trunk]]"},
 		{"one pair of brackets too few, for the second", "[[trunk]]\nname = \"pbx\"", "[trunk]\nname = \"pbx\"", "already exists as an array", "there may be several: write each with two brackets, as [[trunk]]"},

@@ -50,19 +50,27 @@ func PrepareDir(dir string) error {
 	for _, d := range []struct {
 		path string
 		mode os.FileMode
-	}{{base, 0o755}, {dir, 0o750}} {
+	}{{base, baseMode()}, {dir, 0o750}} {
 		if err := os.Mkdir(d.path, d.mode); err != nil && !errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("make runtime directory: %w", err)
 		}
-		if err := trusted(d.path); err != nil {
+		if err := Trusted(d.path); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// trusted refuses a directory that is a link, or of another user, or writable by others.
-func trusted(path string) error {
+// baseMode lets everybody see which instances root has. Those of a user are his own affair.
+func baseMode() os.FileMode {
+	if os.Geteuid() == 0 {
+		return 0o755
+	}
+	return 0o700
+}
+
+// Trusted refuses a directory that is a link, or of another user, or writable by others.
+func Trusted(path string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return fmt.Errorf("look at runtime directory %s: %w", path, err)
