@@ -112,6 +112,25 @@ func (p *Plane) Attached() []string {
 	return slices.Sorted(maps.Keys(p.links))
 }
 
+// AttachedTo returns the index of the interface that the link of that name is attached to now: 0 if there is none, its interface is
+// gone, or somebody detached it.
+func (p *Plane) AttachedTo(name string) int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	l, ok := p.links[name]
+	if !ok {
+		return 0
+	}
+	info, err := l.Info()
+	if err != nil {
+		return 0
+	}
+	if x := info.XDP(); x != nil {
+		return int(x.Ifindex)
+	}
+	return 0
+}
+
 // AttachedMode tells how the program is attached to an interface.
 func (p *Plane) AttachedMode(name string) (Mode, bool) {
 	p.mu.RLock()

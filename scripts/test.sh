@@ -29,7 +29,7 @@ long)
 	step "unit, program and lab tests under the race detector" go test -race -count=1 -p 1 -timeout 40m "$@" "${rooms[@]}"
 	step "end to end" go test -count=1 -p 1 -timeout 30m "$@" "$e2e"
 	while read -r package target; do
-		step "fuzz $target ($package)" go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-60s}" -fuzzminimizetime 10x "$package"
+		step "fuzz $target ($package)" go test -run '^$' -fuzz "^$target\$" -fuzztime "${FUZZTIME:-30s}" -fuzzminimizetime 10x "$package"
 	done < <(git grep -E '^func Fuzz[A-Za-z0-9_]+\(' -- '*_test.go' |
 		sed -E 's|^(.*)/[^/]+_test.go:func (Fuzz[A-Za-z0-9_]+)\(.*|./\1 \2|')
 	;;

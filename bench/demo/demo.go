@@ -37,7 +37,11 @@ func Run(ctx context.Context, o Options) error {
 	result, err := r.run(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("interrupted: %w", err)
+			// What was under way is no news to who interrupted it; what could not be taken away is.
+			err = errors.New("interrupted")
+			if r.left != nil {
+				err = fmt.Errorf("interrupted: %w", r.left)
+			}
 		}
 		if o.JSON {
 			return errors.Join(err, WriteFailure(o.Out, o, err))
@@ -47,7 +51,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.JSON {
 		err = result.write(o.Out)
 	} else {
-		r.show.print(result.text())
+		err = r.show.print(result.text())
 	}
 	if err == nil && !result.OK {
 		err = ErrVerdict
@@ -61,6 +65,13 @@ type run struct {
 	show     *display
 	instance string
 	notes    []string
+	left     error // what could not be taken away
+}
+
+// tidy joins the error of taking something away to the demo's own.
+func (r *run) tidy(err, cleanup error) error {
+	r.left = errors.Join(r.left, cleanup)
+	return errors.Join(err, cleanup)
 }
 
 func (r *run) note(format string, args ...any) {
@@ -96,20 +107,20 @@ func (r *run) run(ctx context.Context) (_ *Result, err error) {
 				r.show.event("removed %s, which the daemon had left", path)
 			}
 		}
-		err = errors.Join(err, sweepErr)
+		err = r.tidy(err, sweepErr)
 	}()
 	r.announce()
 	p, err := newPlace(o.Dataplane)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.lab.Close()) }()
+	defer func() { err = r.tidy(err, p.lab.Close()) }()
 	c := &calls{ctx: ctx, established: map[int]*agent.Call{}, answered: map[int]*agent.Call{}}
 	stations, err := newStations(p, o.Calls, c)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, stations.close()) }()
+	defer func() { err = r.tidy(err, stations.close()) }()
 	return r.withDaemon(ctx, p, c, program, dir)
 }
 
@@ -164,7 +175,7 @@ func (r *run) withDaemon(ctx context.Context, p *place, c *calls, program, dir s
 	}
 	r.show.event("tandemd is ready: instance %s, process %d, data plane %s", status.Instance, status.PID, status.Dataplane.Name)
 	r.show.event("%s", p)
-	r.show.event("look yourself: tandem status --socket %s", s.Socket)
+	r.show.event("look yourself: %s status --socket %s", self(), s.Socket)
 	for _, warning := range status.Dataplane.Warnings {
 		r.note("tandemd warns: %s", warning)
 	}
@@ -179,6 +190,15 @@ func (r *run) withDaemon(ctx context.Context, p *place, c *calls, program, dir s
 	}
 	evidence.notes = r.notes
 	return evidence.result(), nil
+}
+
+// self is the path of this program, which need not be where the shell looks for programs.
+func self() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "tandem"
+	}
+	return path
 }
 
 // settings fills the blanks of the configuration.

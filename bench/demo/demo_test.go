@@ -41,6 +41,11 @@ func perform(t *testing.T, ctx context.Context, o Options) (map[string]any, erro
 	if object["ok"] != (err == nil) {
 		t.Errorf("ok is %v, error is %v", object["ok"], err)
 	}
+	for _, key := range []string{"problems", "notes"} {
+		if _, ok := object[key].([]any); !ok {
+			t.Errorf("%s is %v, not a list", key, object[key])
+		}
+	}
 	for _, trace := range everywhere() {
 		for _, prefix := range trace.prefixes {
 			if _, err := os.Stat(filepath.Join(trace.dir, trace.name(prefix, os.Getpid()))); !errors.Is(err, os.ErrNotExist) {
@@ -175,12 +180,50 @@ func TestText(t *testing.T) {
 }
 
 func TestInterrupted(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
-	defer cancel()
-	begin := time.Now()
-	o, err := perform(t, ctx, Options{Dataplane: Userspace, Seconds: 60, Calls: 1, Daemon: standInProgram(t, "")})
-	if err == nil || !strings.Contains(fmt.Sprint(o["error"]), "interrupted") || time.Since(begin) > 8*time.Second {
-		t.Errorf("after %s: %v, %v", time.Since(begin), err, o["error"])
+	// In the call, while the daemon starts, and before anything was begun.
+	for _, after := range []time.Duration{1500 * time.Millisecond, 20 * time.Millisecond, 0} {
+		ctx, cancel := context.WithTimeout(t.Context(), after)
+		defer cancel()
+		begin := time.Now()
+		o, err := perform(t, ctx, Options{Dataplane: Userspace, Seconds: 60, Calls: 1, Daemon: standInProgram(t, "")})
+		if err == nil || o["error"] != "interrupted" || time.Since(begin) > 8*time.Second {
+			t.Errorf("interrupted after %s, ended after %s: %v, %v", after, time.Since(begin), err, o["error"])
+		}
+	}
+}
+
+// closing is a standard output that takes everything but the verdict.
+type closing struct{ bytes.Buffer }
+
+func (c *closing) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("OK: ")) {
+		return 0, os.ErrClosed
+	}
+	return c.Buffer.Write(b)
+}
+
+// TestVerdictUnread: a verdict that nobody could read is no success.
+func TestVerdictUnread(t *testing.T) {
+	out := &closing{}
+	err := Run(t.Context(), Options{Dataplane: Userspace, Seconds: 1, Calls: 1, Daemon: standInProgram(t, ""), Out: out, Err: out})
+	if !errors.Is(err, os.ErrClosed) {
+		t.Errorf("error %v", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), "look yourself: "+self+" status --socket ") {
+		t.Errorf("does not name the program that runs:\n%s", out.String())
+	}
+}
+
+// TestAdded: a negative difference is named for what it is, not made zero.
+func TestAdded(t *testing.T) {
+	for us, want := range map[float64]string{-0.4: "within the resolution", 0: "0.0 us", 1.25: "1.2 us"} {
+		if got := added(us); got != want {
+			t.Errorf("%v: %q, want %q", us, got, want)
+		}
 	}
 }
 

@@ -41,11 +41,14 @@ func (d *display) event(format string, args ...any) {
 }
 
 // print prints a text as it is.
-func (d *display) print(text string) {
+func (d *display) print(text string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.erase()
-	fmt.Fprint(d.out, text)
+	if _, err := fmt.Fprint(d.out, text); err != nil {
+		return fmt.Errorf("print the verdict: %w", err)
+	}
+	return nil
 }
 
 // erase takes the table from the screen.

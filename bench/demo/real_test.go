@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func testKilled(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pins := filepath.Join("/sys/fs/bpf/tandem", fmt.Sprint(instancePrefix, cmd.Process.Pid))
+	pins := filepath.Join("/sys/fs/bpf/tandem", instanceName(cmd.Process.Pid))
 	temporary := filepath.Join(os.TempDir(), fmt.Sprint(temporaryPrefix, cmd.Process.Pid))
 	for _, path := range []string{pins, temporary} {
 		if _, err := os.Stat(path); err != nil {
@@ -153,9 +154,12 @@ func testInterrupted(t *testing.T, dir string) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("ended with %v\n%s", err, show.String())
 	}
+	if !strings.HasSuffix(show.String(), "\ntandem: interrupted\n") {
+		t.Errorf("its last word is not that it was interrupted:\n%s", show.String())
+	}
 	for _, trace := range everywhere() {
 		for _, prefix := range trace.prefixes {
-			path := filepath.Join(trace.dir, fmt.Sprint(prefix, cmd.Process.Pid))
+			path := filepath.Join(trace.dir, trace.name(prefix, cmd.Process.Pid))
 			if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s is left: %v\n%s", path, err, show.String())
 			}

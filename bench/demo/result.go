@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/tandem-relay/tandem/bench"
@@ -148,7 +147,7 @@ func (e *evidence) result() *Result {
 	established, ended := e.calls.count()
 	lateness := e.stations.lateness()
 	r := &Result{
-		Notes:              slices.Clone(e.notes),
+		Notes:              append([]string{}, e.notes...),
 		Dataplane:          e.options.Dataplane,
 		Seconds:            e.options.Seconds,
 		SetupMS:            quantiles(&e.calls.setup, time.Millisecond),
@@ -177,7 +176,7 @@ func (e *evidence) result() *Result {
 	if e.stopped > 0 {
 		r.Stopped = &Stopped{round(e.stopped.Seconds()), r.FrozenSent, r.FrozenReceived}
 	}
-	r.Problems = append(slices.Clone(e.calls.problems), e.judge(&all, established, ended)...)
+	r.Problems = append(append([]string{}, e.calls.problems...), e.judge(&all, established, ended)...)
 	r.OK = len(r.Problems) == 0
 	return r
 }

@@ -40,7 +40,7 @@ func (r *Result) text() string {
 	}
 	row("one way p50 / p99", func(t *Totals) string { return t.OneWayUS.String() + " us" })
 	row("direct link, same run", func(t *Totals) string { return t.ReferenceUS.String() + " us" })
-	row("added latency p50 / p99", func(t *Totals) string { return Quantiles{t.AddedP50, t.AddedP99}.String() + " us" })
+	row("added latency p50 / p99", func(t *Totals) string { return added(t.AddedP50) + " / " + added(t.AddedP99) })
 	row("jitter mean / worst", func(t *Totals) string { return fmt.Sprintf("%.2f / %.2f ms", t.JitterMS, t.JitterMaxMS) })
 	row("jitter, direct link", func(t *Totals) string { return fmt.Sprintf("%.2f ms", t.ReferenceJitterMS) })
 	if err := w.Flush(); err != nil {
@@ -85,6 +85,14 @@ func (r *Result) footer(b *strings.Builder) {
 	for _, note := range r.Notes {
 		fmt.Fprintf(b, "  note: %s\n", note)
 	}
+}
+
+// added writes a latency. A difference of two measurements may come out below zero when there is less between them than they resolve.
+func added(us float64) string {
+	if us < 0 {
+		return "within the resolution"
+	}
+	return fmt.Sprintf("%.1f us", us)
 }
 
 // String gives both, without a unit.

@@ -113,7 +113,7 @@ func cleanup(root, instance string, empty func(instance string) error) (cleaned,
 	}
 	err = lock.Remove()
 	if !out.RemovedKernel && !out.RemovedJournal {
-		out.Others = known(root, base)
+		out.Others = append(out.Others, known(root, base)...)
 	}
 	return out, err
 }

@@ -8,11 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/tandem-relay/tandem/cmd/internal/config"
 	"github.com/tandem-relay/tandem/cmd/internal/exit"
 	"github.com/tandem-relay/tandem/cmd/internal/lifecycle"
 	"github.com/tandem-relay/tandem/relay"
@@ -285,8 +287,11 @@ func TestCheck(t *testing.T) {
 		t.Errorf("code %d:\n%s%s", code, out, errs)
 	}
 	code, out, errs = tandem(t, "check", bad+"-none")
-	if code != exit.Config || out != "" || !strings.Contains(errs, "no such file") {
+	if code != exit.Config || out != "" || !strings.HasPrefix(errs, "tandem: read configuration: ") || !strings.Contains(errs, "no such file") {
 		t.Errorf("code %d:\n%s%s", code, out, errs)
+	}
+	if _, out, _ := tandem(t, "check", "--help"); !strings.Contains(out, "without trying XDP") {
+		t.Errorf("help: %s", out)
 	}
 	var object checked
 	code, out, _ = tandem(t, "check", "--json", bad)
@@ -309,7 +314,7 @@ func TestCleanupOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		emptied := false
-		_, got := cleanup("edge", func(instance string) error {
+		_, got := cleanup(t.TempDir(), "edge", func(instance string) error {
 			emptied = true
 			if _, err := os.Stat(journal); instance != "edge" || !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("instance %q, journal: %v", instance, err)
@@ -341,13 +346,183 @@ func TestCleanup(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, out, errs := tandem(t, "cleanup", "--instance", instance)
-	if code != exit.OK || !strings.Contains(out, `instance "cleanup-test": `) {
+	if code != exit.OK || out != "instance \"cleanup-test\": the journal is removed; there was nothing in the kernel\n" {
 		t.Errorf("code %d: %s%s", code, out, errs)
 	}
 	if _, err := os.Stat(filepath.Join(base, instance)); !os.IsNotExist(err) {
 		t.Errorf("the runtime directory is still there: %v", err)
 	}
-	if code, _, errs := tandem(t, "cleanup", "--instance", instance); code != exit.OK {
-		t.Errorf("with nothing to clean: code %d: %s", code, errs)
+	code, out, errs = tandem(t, "cleanup", "--instance", instance)
+	if code != exit.OK || !strings.HasPrefix(out, "instance \"cleanup-test\": there was nothing to remove; other instances here: ") || !strings.Contains(out, "edge") {
+		t.Errorf("with nothing to clean: code %d: %s%s", code, out, errs)
+	}
+}
+
+// Cleanup says what it found: in the kernel, in the runtime directory, or nothing.
+func TestCleanupSays(t *testing.T) {
+	cases := []struct {
+		name            string
+		kernel, journal bool
+		other           bool // another instance has left something
+		want            string
+	}{
+		{"both", true, true, true, `instance "edge": removed from the kernel, and its journal with it`},
+		{"kernel only", true, false, false, `instance "edge": removed from the kernel; there was no journal`},
+		{"journal only", false, true, false, `instance "edge": the journal is removed; there was nothing in the kernel`},
+		{"nothing", false, false, false, `instance "edge": there was nothing to remove`},
+		{"nothing, as of a name that is misspelt", false, false, true, `instance "edge": there was nothing to remove; other instances here: egde`},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			base, root := runtimeBase(t), t.TempDir()
+			make := func(there bool, path ...string) {
+				if there {
+					if err := os.MkdirAll(filepath.Join(path...), 0o700); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			make(c.kernel, root, "edge")
+			make(c.journal, base, "edge", "journal")
+			make(c.other, root, "egde")
+			out, err := cleanup(root, "edge", func(instance string) error { return os.RemoveAll(filepath.Join(root, instance)) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !out.Kernel || out.RemovedKernel != c.kernel || out.RemovedJournal != c.journal || out.Others == nil {
+				t.Errorf("got %+v", out)
+			}
+			var b strings.Builder
+			if err := printCleaned(&b, out); err != nil || b.String() != c.want+"\n" {
+				t.Errorf("got %q %v, want %q", b.String(), err, c.want)
+			}
+		})
+	}
+}
+
+// A release that finds no daemon says how what an earlier one left is removed.
+func TestReleaseWithoutDaemon(t *testing.T) {
+	base := runtimeBase(t)
+	const hint = "removed by: tandem cleanup --instance test-left"
+	if err := os.MkdirAll(filepath.Join(base, "test-left", "journal"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args   []string
+		hinted bool
+	}{
+		{[]string{"stop", "--release"}, true},
+		{[]string{"stop", "--release", "--instance", "test-left"}, true},
+		{[]string{"stop", "--release", "--instance", "test-other"}, false},
+		{[]string{"stop"}, false},
+	} {
+		if code, _, errs := tandem(t, c.args...); code != exit.NotRunning || strings.Contains(errs, hint) != c.hinted {
+			t.Errorf("%v: code %d: %s", c.args, code, errs)
+		}
+	}
+}
+
+// Whatever fails, --json gets one object.
+func TestJSONFailure(t *testing.T) {
+	base := runtimeBase(t)
+	runDaemon(t, "edge", &fakeDaemon{plane: "xdp", calls: []int{3}})
+	cases := []struct {
+		code exit.Code
+		args []string
+		want string
+	}{
+		{exit.NotRunning, []string{"status", "--instance", "core"}, `instance "core" is not running`},
+		{exit.NotRunning, []string{"stop", "--socket", base + "/none"}, "no daemon answers"},
+		{exit.Running, []string{"cleanup", "--instance", "edge"}, `instance "edge" is in use`},
+		{exit.Usage, []string{"cleanup", "--socket", "x"}, "cleanup works on an --instance"},
+		{exit.Usage, []string{"drain", "--off", "--wait"}, "there is no end to --wait for"},
+		{exit.Usage, []string{"status", "--socket", "x", "--instance", "edge"}, "give one of them"},
+		{exit.Usage, []string{"status", "--bogus"}, "unknown flag"},
+		{exit.Usage, []string{"bogus"}, "unknown command"},
+	}
+	for _, c := range cases {
+		code, out, errs := tandem(t, append(c.args, "--json")...)
+		decoder := json.NewDecoder(strings.NewReader(out))
+		var object failure
+		if err := decoder.Decode(&object); err != nil || decoder.More() || code != c.code || !strings.Contains(object.Error, c.want) || !strings.Contains(errs, c.want) {
+			t.Errorf("%v: code %d, %v: %s%s", c.args, code, err, out, errs)
+		}
+	}
+}
+
+// Calls whose media has ended, or not begun, are told apart.
+func TestCallsWithoutMedia(t *testing.T) {
+	for calls, want := range map[int]string{0: "", 1: "", 3: " (2 without media: just begun, or waiting for the answer to BYE)"} {
+		if got := withoutMedia(rest.Status{Calls: calls, Sessions: 1}); got != want {
+			t.Errorf("%d calls, 1 session: %q, want %q", calls, got, want)
+		}
+	}
+	for calls, want := range map[int]string{0: "", 2: "; calls without media: 2 (just begun, or waiting for the answer to BYE)"} {
+		if got := callsLeft(calls); got != want {
+			t.Errorf("%d calls: %q, want %q", calls, got, want)
+		}
+	}
+}
+
+// No table has a header above nothing.
+func TestStatusOfFreshDaemon(t *testing.T) {
+	var b strings.Builder
+	if err := printStatus(&b, rest.Status{SIP: map[string]uint64{"calls_started": 0}}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(b.String(), "\nSIP: nothing yet\n") || strings.Contains(b.String(), "COUNT") {
+		t.Errorf("got:\n%s", b.String())
+	}
+}
+
+// What is allowed and perhaps not meant stands below the summary.
+func TestNotes(t *testing.T) {
+	network := func(name string, interfaces ...string) config.Network {
+		return config.Network{Name: name, Interfaces: interfaces}
+	}
+	trunks := []config.Trunk{{Name: "t"}}
+	cases := []struct {
+		name string
+		cfg  *config.Config
+		want []string
+	}{
+		{"no configuration", nil, []string{}},
+		{"nothing to say", &config.Config{Networks: []config.Network{network("a", "eth0"), network("b", "eth1"), network("c")}, Trunks: trunks}, []string{}},
+		{"no trunk", &config.Config{Networks: []config.Network{network("a", "eth0")}}, []string{"no trunk is defined: every call is refused"}},
+		{"one interface of two networks", &config.Config{Networks: []config.Network{network("a", "eth0"), network("b", "eth1", "eth0")}, Trunks: trunks},
+			[]string{"networks a and b are both on eth0: only their addresses keep them apart"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if got := notes(c.cfg); !reflect.DeepEqual(got, c.want) {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+			if c.cfg == nil {
+				return
+			}
+			var b strings.Builder
+			if err := printConfig(&b, c.cfg); err != nil || strings.Count(b.String(), "note: ") != len(c.want) {
+				t.Errorf("%v:\n%s", err, b.String())
+			}
+		})
+	}
+}
+
+// A runtime directory whose name can be foreseen must be ours: somebody else's could hold an instance of his.
+func TestForeignBase(t *testing.T) {
+	t.Setenv("TANDEM_RUNTIME_DIR", "")
+	base := filepath.Join(t.TempDir(), "tandem-1000")
+	if err := checkBase(base); err != nil {
+		t.Errorf("nothing there: %v", err)
+	}
+	if err := os.Symlink(t.TempDir(), base); err != nil {
+		t.Fatal(err)
+	}
+	if err := checkBase(base); err == nil || !strings.Contains(err.Error(), "is not a directory") {
+		t.Errorf("a link: %v", err)
+	}
+	t.Setenv("TANDEM_RUNTIME_DIR", base)
+	if err := checkBase(base); err != nil {
+		t.Errorf("a link that was chosen: %v", err)
 	}
 }

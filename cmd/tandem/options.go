@@ -44,8 +44,8 @@ func (o *options) find() (string, error) {
 	if o.socket != "" {
 		return o.socket, nil
 	}
-	base, err := trustedBase()
-	if err != nil {
+	base := config.RuntimeBase()
+	if err := checkBase(base); err != nil {
 		return "", err
 	}
 	if o.instance != "" {
@@ -83,17 +83,16 @@ func socketOf(owner lifecycle.Owner, dir string) string {
 	return filepath.Join(dir, "api.sock")
 }
 
-// trustedBase is the directory of the instances. Where nobody chose it, its name can be foreseen: one that somebody else made
-// could hold instances of his.
-func trustedBase() (string, error) {
-	base := config.RuntimeBase()
+// checkBase refuses a directory of instances that somebody else could have made, with an instance of his. Where the operator chose
+// it, the choice is his.
+func checkBase(base string) error {
 	if os.Getenv("TANDEM_RUNTIME_DIR") != "" {
-		return base, nil
+		return nil
 	}
-	if err := lifecycle.Trusted(base); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", err
+	if err := lifecycle.Trusted(base); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	return base, nil
+	return nil
 }
 
 // elsewhere reminds a user who is not root that the instances of root are not his.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tandem-relay/tandem/bpf"
 	"github.com/tandem-relay/tandem/cmd/internal/config"
 	"github.com/tandem-relay/tandem/cmd/internal/exit"
 	"github.com/tandem-relay/tandem/cmd/internal/lifecycle"
@@ -32,7 +33,10 @@ func serve(cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, logge
 	var release atomic.Bool
 	go watch(ctx, signals, cancel, logger)
 
-	// One process for each instance, and only one that can do its job.
+	// One process for each instance, and only one that can do its job. One that cannot leaves nothing behind.
+	if err := capable(cfg); err != nil {
+		return err
+	}
 	lock, err := hold(cfg, started)
 	if err != nil {
 		return err
@@ -44,8 +48,10 @@ func serve(cfg *config.Config, signals <-chan os.Signal, stdout io.Writer, logge
 		}
 		err = errors.Join(err, lock.Release())
 	}()
-	if err := prepare(cfg); err != nil {
-		return err
+	if cfg.Dataplane == config.Userspace {
+		if err := checkNoPins(bpf.DefaultRoot, cfg.Instance); err != nil {
+			return err
+		}
 	}
 
 	// What was before: the journal says which sessions and calls there are, the maps how far they got.

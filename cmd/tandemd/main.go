@@ -34,6 +34,11 @@ func run(args []string, stdout, stderr io.Writer) exit.Code {
 	}
 	cfg, err := config.Load(flags.config)
 	if err != nil {
+		// The lines about what a file holds begin with its name, as those of a compiler do.
+		var problems *config.Problems
+		if !errors.As(err, &problems) {
+			err = fmt.Errorf("tandemd: %w", err)
+		}
 		fmt.Fprintln(stderr, err)
 		return exit.Config
 	}

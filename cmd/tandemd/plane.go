@@ -17,11 +17,11 @@ import (
 	"github.com/tandem-relay/tandem/relay/xdp"
 )
 
-// prepare checks what the chosen data plane needs before anything is touched. There is no fall-back: what was configured is what runs,
+// capable checks what the chosen data plane needs before anything is touched. There is no fall-back: what was configured is what runs,
 // or nothing does.
-func prepare(cfg *config.Config) error {
+func capable(cfg *config.Config) error {
 	if cfg.Dataplane == config.Userspace {
-		return checkNoPins(bpf.DefaultRoot, cfg.Instance)
+		return nil
 	}
 	err := lifecycle.CheckCapabilities(lifecycle.NeedsXDP())
 	var missing *lifecycle.MissingError

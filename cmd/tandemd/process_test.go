@@ -392,7 +392,7 @@ func TestRefusals(t *testing.T) {
 		want string // on stderr
 	}{
 		{"a configuration with a problem", []string{"--config", bad}, exit.Config, bad + `:2:1: unknown key "dataplan" at the top level`},
-		{"no configuration", []string{"--config", bad + "-none"}, exit.Config, "no such file"},
+		{"no configuration", []string{"--config", bad + "-none"}, exit.Config, "tandemd: read configuration: stat " + bad + "-none: no such file"},
 		{"an unknown flag", []string{"--bogus"}, exit.Usage, "bogus"},
 		{"an argument", []string{good}, exit.Usage, "the configuration is given with --config"},
 		{"a wrong log level", []string{"--log-level", "loud"}, exit.Usage, "loud"},
@@ -451,6 +451,9 @@ func TestMissingCapabilities(t *testing.T) {
 		if !strings.Contains(p.stderr.String(), want) {
 			t.Errorf("no %q in %s", want, p.stderr)
 		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "run")); !os.IsNotExist(err) {
+		t.Errorf("the refused start left its runtime directory: %v", err)
 	}
 }
 

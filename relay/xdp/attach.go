@@ -35,23 +35,24 @@ func (p *Plane) checkAddresses(networks []Network) error {
 // was proved once; if it fails now, its calls are better served than a refusal would serve them.
 func (p *Plane) attach(ctx context.Context, networks []Network) error {
 	before := p.maps.Attached()
-	var wanted []string
 	for _, n := range networks {
 		for _, name := range n.Interfaces {
-			if slices.Contains(wanted, name) {
+			if p.watch.names(name) {
 				continue
 			}
-			wanted = append(wanted, name)
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := p.attachTo(name, n.Mode, slices.Contains(before, name)); err != nil {
+			w, err := p.attachFirst(name, n.Mode, slices.Contains(before, name))
+			if err != nil {
 				return fmt.Errorf("network %s: %w", n.Name, err)
 			}
+			w.network = n.Name
+			p.watch.interfaces = append(p.watch.interfaces, w)
 		}
 	}
 	for _, name := range before {
-		if !slices.Contains(wanted, name) {
+		if !p.watch.names(name) {
 			if err := p.maps.Detach(name); err != nil {
 				return err
 			}
@@ -60,21 +61,32 @@ func (p *Plane) attach(ctx context.Context, networks []Network) error {
 	return nil
 }
 
-func (p *Plane) attachTo(name string, mode bpf.Mode, adopted bool) error {
+func (p *Plane) attachFirst(name string, mode bpf.Mode, adopted bool) (*watched, error) {
 	d, err := p.kernel.device(name)
 	if err != nil {
-		return fmt.Errorf("interface %s: %w", name, err)
+		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
+	w := &watched{name: name, mode: mode, device: d}
 	if err := p.maps.Attach(d.index, name, mode); err != nil {
+		return nil, err
+	}
+	err = p.attachTo(d, mode)
+	if err == nil || !adopted {
+		return w, err
+	}
+	w.fault, w.kept = err, true
+	return w, p.maps.AllowDevice(uint32(d.index))
+}
+
+// attachTo attaches the program to an interface of the thread's network namespace, unless it is attached, and lets frames
+// leave by it once they are proved to. It may take a second.
+func (p *Plane) attachTo(d device, mode bpf.Mode) error {
+	if err := p.maps.Attach(d.index, d.name, mode); err != nil {
 		return err
 	}
 	// In generic mode the kernel sends redirected packets as it sends its own.
 	if mode == bpf.ModeNative {
-		switch err := bpf.ProveEgress(uint32(d.index), d.mac[:]); {
-		case err == nil:
-		case adopted:
-			p.warn(fmt.Sprintf("%v; calls over %s may be without sound", err, name))
-		default:
+		if err := bpf.ProveEgress(uint32(d.index), d.mac[:]); err != nil {
 			return err
 		}
 	}

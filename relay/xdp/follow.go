@@ -18,30 +18,13 @@ const rerouteDelay = 20 * time.Millisecond
 
 // resync reads interfaces and neighbours afresh. But for the start it belongs to the goroutine that reads the kernel's
 // reports, so that what was read is never older than what was reported.
-func (t *hops) resync() error {
-	if err := t.readDevices(); err != nil {
-		return err
-	}
-	table := make(map[neighbourKey]neighbour)
-	t.mu.Lock()
-	devices := t.devices
-	t.mu.Unlock()
-	for _, d := range devices {
-		found, err := t.kernel.neighbours(d.index)
-		if err != nil {
-			return fmt.Errorf("interface %s: %w", d.name, err)
-		}
-		maps.Copy(table, found)
-	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.table = table
-	t.refreshAll()
-	return nil
-}
+func (t *hops) resync() error { return t.read(true) }
 
-// readDevices reads interfaces afresh. One that is gone takes its targets out of the fast path.
-func (t *hops) readDevices() error {
+// readDevices reads interfaces afresh, and the neighbours of new ones. One that is gone takes its targets out of the fast
+// path, and one that is gone or down loses trust. Like resync, it belongs to the goroutine that reads the kernel's reports.
+func (t *hops) readDevices() error { return t.read(false) }
+
+func (t *hops) read(everything bool) error {
 	devices := make(map[int]device)
 	networks := make(map[string]map[int]bool)
 	for network, names := range t.names {
@@ -59,10 +42,79 @@ func (t *hops) readDevices() error {
 		}
 	}
 	t.mu.Lock()
+	before := t.devices
+	t.mu.Unlock()
+	table := make(map[neighbourKey]neighbour)
+	for index, d := range devices {
+		if _, known := before[index]; known && !everything {
+			continue
+		}
+		found, err := t.kernel.neighbours(index)
+		switch {
+		case errors.Is(err, unix.ENODEV): // gone meanwhile, which will be reported
+		case err != nil:
+			return fmt.Errorf("interface %s: %w", d.name, err)
+		}
+		maps.Copy(table, found)
+	}
+	t.mu.Lock()
 	defer t.mu.Unlock()
+	maps.DeleteFunc(t.table, func(k neighbourKey, _ neighbour) bool { return everything || devices[k.ifindex].index == 0 })
+	maps.Copy(t.table, table)
+	maps.DeleteFunc(t.trusted, func(index int, _ bool) bool { return !devices[index].up })
 	t.devices, t.networks = devices, networks
 	t.refreshAll()
 	return nil
+}
+
+// device returns an interface as it was read last.
+func (t *hops) device(name string) (device, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, d := range t.devices {
+		if d.name == name {
+			return d, true
+		}
+	}
+	return device{}, false
+}
+
+// trusts reports whether the program sends by an interface.
+func (t *hops) trusts(index int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.trusted[index]
+}
+
+// trust lets the program send by an interface that is up, and asks for its neighbours. It reports whether it is still
+// there and up.
+func (t *hops) trust(index int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.devices[index].up {
+		return false
+	}
+	t.trusted[index] = true
+	for _, h := range t.byKey {
+		if h.key.ifindex != index {
+			continue
+		}
+		t.refresh(h)
+		if h.targets > 0 {
+			// Whoever did not answer before may do so now.
+			h.silent, h.probed = 0, time.Time{}
+			t.ask(h)
+		}
+	}
+	return true
+}
+
+// distrust leaves what goes out by an interface to the slow path.
+func (t *hops) distrust(index int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.trusted, index)
+	t.refreshAll()
 }
 
 func (t *hops) refreshAll() {
@@ -172,8 +224,9 @@ func (t *hops) dropIdle(age time.Duration) {
 	}
 }
 
-// follow reads the kernel's reports until ctx ends. It calls dirty after each that may change a route.
-func (t *hops) follow(ctx context.Context, k *kernel, dirty func()) error {
+// follow reads the kernel's reports until ctx ends. It calls dirty after each that may change a route, and before that
+// changed after each that may concern an interface or an address of this host.
+func (t *hops) follow(ctx context.Context, k *kernel, dirty, changed func()) error {
 	stop := context.AfterFunc(ctx, k.events.Close)
 	defer stop()
 	for {
@@ -186,10 +239,17 @@ func (t *hops) follow(ctx context.Context, k *kernel, dirty func()) error {
 			if err := t.resync(); err != nil {
 				return err
 			}
+			changed()
 			dirty()
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 		case err != nil:
 			return fmt.Errorf("follow netlink: %w", err)
+		case c.links:
+			if err := t.readDevices(); err != nil {
+				t.logger.Error("read interfaces", "err", err)
+			}
+			changed()
+			dirty()
 		case c.routes:
 			dirty()
 		default:
@@ -217,9 +277,6 @@ func (t *hops) run(ctx context.Context, dirty <-chan struct{}, moved func()) {
 			default:
 			}
 			started := time.Now()
-			if err := t.readDevices(); err != nil {
-				t.logger.Error("read interfaces", "err", err)
-			}
 			if t.reroute() {
 				moved()
 			}

@@ -107,6 +107,7 @@ type hops struct {
 	mu          sync.Mutex
 	epoch       uint64 // rises with each reading of the routes
 	devices     map[int]device
+	trusted     map[int]bool // interfaces by which the program may send
 	networks    map[string]map[int]bool
 	table       map[neighbourKey]neighbour
 	targets     map[targetKey]*target
@@ -116,11 +117,13 @@ type hops struct {
 	reserved    map[uint32]bool
 }
 
-// newHops reads interfaces and neighbours. Entry 0 stands for none.
+// newHops reads interfaces and neighbours. Entry 0 stands for none. Interfaces that are up are trusted from the start; for
+// those that come up later, trust must be called.
 func newHops(kernel router, names map[string][]string, capacity uint32, maps nextHopMap, logger *slog.Logger) (*hops, error) {
 	t := &hops{
 		kernel: kernel, maps: maps, logger: logger, now: time.Now, names: names,
 		targets: make(map[targetKey]*target), byKey: make(map[hopKey]*hop), byNeighbour: make(map[neighbourKey][]*hop),
+		trusted: make(map[int]bool), table: make(map[neighbourKey]neighbour),
 	}
 	for i := capacity - 1; i > 0; i-- {
 		t.free = append(t.free, i)
@@ -132,7 +135,15 @@ func newHops(kernel router, names map[string][]string, capacity uint32, maps nex
 			}
 		}
 	}
-	return t, t.resync()
+	if err := t.resync(); err != nil {
+		return nil, err
+	}
+	for index, d := range t.devices {
+		if d.up {
+			t.trusted[index] = true
+		}
+	}
+	return t, nil
 }
 
 // reserve takes the entries that an earlier process's records use off the free list, until they are taken over or
@@ -353,7 +364,7 @@ func (t *hops) refresh(h *hop) {
 	}
 	t.install(h, bpf.NextHop{
 		Ifindex: uint32(h.key.ifindex), DMAC: h.mac, SMAC: device.mac, MTU: uint32(mtu),
-		From: h.key.from, Valid: h.valid() && device.up,
+		From: h.key.from, Valid: h.valid() && device.up && t.trusted[h.key.ifindex],
 	})
 }
 

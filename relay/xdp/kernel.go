@@ -25,6 +25,8 @@ type device struct {
 	mac   mac
 	mtu   int
 	up    bool
+	// carrier: what is sent can leave.
+	carrier bool
 }
 
 // way is where the kernel would send a packet.
@@ -52,6 +54,7 @@ type change struct {
 	neighbour neighbour
 	removed   bool
 	routes    bool // not a neighbour: a route, rule, address or link
+	links     bool // of these, an address or link
 }
 
 // errNoRoute says that the kernel would not send to a destination at all.
@@ -95,7 +98,9 @@ func (k *kernel) device(name string) (device, error) {
 		return device{}, err
 	}
 	a := link.Attrs()
-	d := device{index: a.Index, name: a.Name, mtu: a.MTU, up: a.Flags&net.FlagUp != 0}
+	d := device{
+		index: a.Index, name: a.Name, mtu: a.MTU, up: a.Flags&net.FlagUp != 0, carrier: a.RawFlags&unix.IFF_LOWER_UP != 0,
+	}
 	copy(d.mac[:], a.HardwareAddr)
 	return d, nil
 }
@@ -209,6 +214,8 @@ func (k *kernel) next() (change, error) {
 				if key, nb, ok := fromNeigh(n); ok {
 					k.queue = append(k.queue, change{key: key, neighbour: nb, removed: m.Header.Type == unix.RTM_DELNEIGH})
 				}
+			case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
+				k.queue = append(k.queue, change{routes: true, links: true})
 			default:
 				k.queue = append(k.queue, change{routes: true})
 			}

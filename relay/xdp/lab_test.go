@@ -70,17 +70,9 @@ func newRig(t *testing.T, sides map[string][]netip.Addr, reception lab.Reception
 		instance: fmt.Sprintf("xdptest-%d-%d", os.Getpid(), instances.Add(1)),
 	}
 	r.relay = r.namespace("relay")
-	for side, list := range sides {
-		bits := 24
-		if list[0].Is6() {
-			bits = 64
-		}
+	for side := range sides {
 		r.hosts[side] = r.namespace(side)
-		near := lab.End{Namespace: r.relay, Name: side, Addrs: []netip.Prefix{netip.PrefixFrom(list[0], bits)}, Reception: lab.Bare}
-		far := lab.End{Namespace: r.hosts[side], Name: "veth0", Reception: reception}
-		for _, addr := range list[1:] {
-			far.Addrs = append(far.Addrs, netip.PrefixFrom(addr, bits))
-		}
+		near, far := r.ends(side, reception)
 		// The far end comes up first: whether its GRO counts is decided when ours does.
 		must(t, l.Connect(far, near))
 	}
@@ -93,6 +85,20 @@ func newRig(t *testing.T, sides map[string][]netip.Addr, reception lab.Reception
 		}
 	})
 	return r
+}
+
+// ends returns those of a side's cable.
+func (r *rig) ends(side string, reception lab.Reception) (near, far lab.End) {
+	list, bits := r.sides[side], 24
+	if list[0].Is6() {
+		bits = 64
+	}
+	near = lab.End{Namespace: r.relay, Name: side, Addrs: []netip.Prefix{netip.PrefixFrom(list[0], bits)}, Reception: lab.Bare}
+	far = lab.End{Namespace: r.hosts[side], Name: "veth0", Reception: reception}
+	for _, addr := range list[1:] {
+		far.Addrs = append(far.Addrs, netip.PrefixFrom(addr, bits))
+	}
+	return near, far
 }
 
 func (r *rig) namespace(name string) *lab.Namespace {

@@ -42,8 +42,10 @@ type Plane struct {
 	ranges   map[netip.Addr][]ports.Range // the media range
 	orphan   time.Duration
 	wait     time.Duration
-	reserve  int // record slots that new endpoints leave free
-	warnings []string
+	reserve  int      // record slots that new endpoints leave free
+	warnings []string // found by New
+	watch    watch
+	netns    *namespace
 
 	mu        sync.RWMutex
 	closed    bool
@@ -80,6 +82,7 @@ func New(ctx context.Context, cfg Config) (*Plane, error) {
 		sessions:  make(map[relay.SessionID]*session),
 		endpoints: make(map[netip.AddrPort]*endpoint),
 		untold:    make(map[*endpoint]struct{}),
+		watch:     watch{kick: make(chan struct{}, 1)},
 		events:    make(chan relay.Event, eventBuffer),
 		ended:     make(chan struct{}),
 	}
@@ -97,6 +100,9 @@ func New(ctx context.Context, cfg Config) (*Plane, error) {
 }
 
 func (p *Plane) start(ctx context.Context, cfg Config) (err error) {
+	if p.netns, err = currentNamespace(); err != nil {
+		return err
+	}
 	if p.kernel, err = openKernel(); err != nil {
 		return err
 	}
@@ -130,6 +136,7 @@ func (p *Plane) start(ctx context.Context, cfg Config) (err error) {
 	}
 	p.maps.SetRole(bpf.Role{ForwardUntil: bpf.Never, OwnUntil: bpf.Never, State: bpf.StateStandalone})
 	p.alive()
+	p.look()
 	p.background()
 	p.testFirewall(ctx, cfg.Networks)
 	return nil
@@ -148,8 +155,9 @@ func (p *Plane) background() {
 			case dirty <- struct{}{}:
 			default:
 			}
-		})
+		}, p.look)
 	})
+	g.Go(func() error { return p.mend(ctx) })
 	g.Go(func() error { p.hops.run(ctx, dirty, p.rewrite); return nil })
 	g.Go(func() error { p.live(ctx); return nil })
 	g.Go(func() error {
@@ -208,8 +216,9 @@ func (p *Plane) orphanAt() uint64 {
 	return bpf.Deadline(p.orphan)
 }
 
-// Warnings are what New found that lets calls suffer but did not keep it from starting, each with its cure.
-func (p *Plane) Warnings() []string { return slices.Clone(p.warnings) }
+// Warnings are what lets calls suffer now, each with its cure: what New found that did not keep it from starting, and
+// interfaces and media addresses that are missing or of no use to XDP at the moment.
+func (p *Plane) Warnings() []string { return append(slices.Clone(p.warnings), p.watch.warnings()...) }
 
 // Panics counts the packets and timers whose handling ended in a panic, which is logged at most once a second.
 func (p *Plane) Panics() uint64 { return p.panics.Count() + p.slow.Panics() }
@@ -244,5 +253,8 @@ func (p *Plane) closeParts() {
 	}
 	if p.kernel != nil {
 		p.kernel.close()
+	}
+	if p.netns != nil {
+		p.netns.close()
 	}
 }

@@ -217,6 +217,10 @@ func TestPrepareDir(t *testing.T) {
 			if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&^0o750 != 0 {
 				t.Errorf("mode %v %v", info.Mode(), err)
 			}
+			// Whose instances are his own affair has a base of his own, too.
+			if info, err := os.Stat(base); err != nil || os.Geteuid() != 0 && info.Mode().Perm()&0o077 != 0 {
+				t.Errorf("mode of the base %v %v", info.Mode(), err)
+			}
 		})
 	}
 }
