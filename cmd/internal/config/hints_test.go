@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -56,10 +57,11 @@ func TestHints(t *testing.T) {
 				t.Fatalf("%q stands %d times in the good configuration", c.old, strings.Count(good, c.old))
 			}
 			_, err := Read("tandem.toml", []byte(strings.Replace(good, c.old, c.new, 1)), testHost())
-			if err == nil {
-				t.Fatal("accepted")
+			var problems *Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("got %v, want problems", err)
 			}
-			list := err.(*Problems).List
+			list := problems.List
 			if len(list) != 1 || !strings.Contains(list[0].Message, c.want) || list[0].Hint != c.hint {
 				t.Errorf("got:\n%v\nwant one problem with %q and the hint %q", err, c.want, c.hint)
 			}
@@ -70,7 +72,8 @@ func TestHints(t *testing.T) {
 // A file whose only network is misspelt has no other problem, neither of the network nor of its trunks.
 func TestNetworkMisspelt(t *testing.T) {
 	_, err := Read("tandem.toml", []byte("[[netwrok]]\nname = \"a\"\n[[trunk]]\nname = \"t\"\nnetwork = \"a\"\npeer = \"10.0.0.20:5060\"\n"), testHost())
-	if err == nil || len(err.(*Problems).List) != 1 || !strings.Contains(err.Error(), `did you mean "network"?`) {
+	var problems *Problems
+	if !errors.As(err, &problems) || len(problems.List) != 1 || !strings.Contains(err.Error(), `did you mean "network"?`) {
 		t.Errorf("got:\n%v", err)
 	}
 }
