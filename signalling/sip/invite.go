@@ -224,7 +224,7 @@ func reversed(routes []string) []string {
 func (x *exchange) success(m *message) {
 	c := x.call
 	switch {
-	case x.won && m.toTag == x.tag:
+	case x.won && (m.toTag == x.tag || !x.initial): // within a dialog there is only one who answers
 		c.sh.srv.counts.add(cRetransmitsIn)
 		if x.ack != nil {
 			x.sendAck()

@@ -95,7 +95,8 @@ func (tx *serverTx) respond(status int, raw []byte) {
 		return
 	}
 	tx.req, tx.via, tx.ex = nil, "", nil
-	if tx.merge != "" {
+	if tx.merge != "" && status >= 300 {
+		// After a failure the caller may try once more; a copy of what was answered is still one (RFC 3261 section 8.2.2.2).
 		delete(sh.merges, tx.merge)
 		tx.merge = ""
 	}

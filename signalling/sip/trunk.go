@@ -52,6 +52,22 @@ func (t *trunk) owns(addr netip.Addr) bool {
 	return addr == t.Peer.Addr() || slices.ContainsFunc(t.Sources, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
+// reaches reports whether a host that the trunk's peer names can be one of the trunk's own. A private address is the same behind
+// every NAT, so only a source that is private itself speaks for it, not one that takes in the whole Internet.
+func (t *trunk) reaches(addr netip.Addr) bool {
+	return addr == t.Peer.Addr() || slices.ContainsFunc(t.Sources, func(p netip.Prefix) bool {
+		return p.Contains(addr) && (!private(addr) || private(p.Addr()))
+	})
+}
+
+// shared is the address space of carriers' NAT (RFC 6598).
+var shared = netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10)
+
+// private reports whether an address means another host in another place.
+func private(addr netip.Addr) bool {
+	return addr.IsPrivate() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || shared.Contains(addr)
+}
+
 // admits reports whether a message may act in the trunk's dialogs: it came through the trunk's network, from one of its
 // addresses. Trunks may share addresses, and then also dialogs.
 func (t *trunk) admits(m *message) bool {
@@ -123,7 +139,7 @@ func (t *trunk) hop(uri string, source netip.AddrPort) netip.AddrPort {
 	switch {
 	case !ok || !addr.Addr().IsValid() || addr.Addr().IsUnspecified() || addr.Addr().IsMulticast():
 		// A host name: the way back is the one that is known to work.
-	case t.NAT == NATOff, addr.Addr() == source.Addr(), t.owns(addr.Addr()), !source.IsValid():
+	case t.NAT == NATOff, addr.Addr() == source.Addr(), t.reaches(addr.Addr()), !source.IsValid():
 		return addr
 	}
 	return source

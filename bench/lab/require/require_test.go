@@ -2,11 +2,13 @@ package require
 
 import (
 	"fmt"
-	"github.com/cilium/ebpf"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
 )
 
 func TestDemanded(t *testing.T) {
@@ -52,12 +54,18 @@ func TestTool(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv(Variable, test.demand)
+			noted := filepath.Join(t.TempDir(), "skips")
+			t.Setenv(LogVariable, noted)
 			v := &verdict{TB: t}
 			done := make(chan struct{})
 			go func() { defer close(done); Tool(v, test.tool) }()
 			<-done
 			if v.text != test.want {
 				t.Errorf("ended with %q, want %q", v.text, test.want)
+			}
+			log, err := os.ReadFile(noted)
+			if skipped := strings.HasPrefix(test.want, "skip:"); skipped != (err == nil) || skipped && !strings.HasPrefix(string(log), t.Name()+": for want of "+test.tool) {
+				t.Errorf("noted %q, %v", log, err)
 			}
 		})
 	}
