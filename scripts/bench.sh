@@ -15,12 +15,18 @@ for sessions in 1 4096 262144; do
 	printf '  %7s sessions: %s\n' "$sessions" "$(grep -o '"ns_per_packet": *[0-9.]*' build/bench.json | sed 's|.*: *||' | median)"
 done
 
-printf '\n100 calls at once, 10 s, one run after the other\n'
-for plane in xdp userspace; do
-	build/tandem demo --dataplane "$plane" --calls 100 --seconds 10 --json >build/bench.json 2>build/bench.log ||
-		{ echo "bench: the demo on $plane was not content:" >&2; tail -n 20 build/bench.log >&2; exit 1; }
-	printf '  %-9s sent %s, lost %s, audio intact %s, added latency p50 %s us, p99 %s us\n' "$plane" \
-		"$(field packets_sent <build/bench.json)" "$(field lost <build/bench.json)" "$(field audio_intact <build/bench.json)" \
-		"$(field latency_us_p50 <build/bench.json)" "$(field latency_us_p99 <build/bench.json)"
+demos=${DEMOS:-3}
+printf '\n100 calls at once, 10 s, %s runs of each data plane by turns; added latency in us: median (smallest to largest)\n' "$demos"
+rm -f build/bench-*.json
+for run in $(seq "$demos"); do
+	for plane in xdp userspace; do
+		build/tandem demo --dataplane "$plane" --calls 100 --seconds 10 --json >"build/bench-$plane-$run.json" 2>build/bench.log ||
+			{ echo "bench: the demo on $plane was not content:" >&2; tail -n 20 build/bench.log >&2; exit 1; }
+	done
 done
-rm -f build/bench.json build/bench.log
+for plane in xdp userspace; do
+	each() { for file in build/bench-"$plane"-*.json; do field "$1" <"$file"; echo; done | grep .; }
+	printf '  %-9s sent %s, lost %s, p50 %s, p99 %s\n' "$plane" "$(each packets_sent | awk '{ n += $1 } END { print n }')" \
+		"$(each lost | awk '{ n += $1 } END { print n }')" "$(each latency_us_p50 | median)" "$(each latency_us_p99 | median)"
+done
+rm -f build/bench*.json build/bench.log
