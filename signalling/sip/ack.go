@@ -82,8 +82,14 @@ func (x *exchange) acked(m *message) {
 	c := x.call
 	body, err := x.described(m, x.from, false, func(describedBody) { x.established() })
 	if err != nil {
-		c.report("answer in ACK cannot be used", m, 488, err)
+		c.report("description in ACK cannot be used", m, 488, err)
 		x.ackUnasked()
+		if x.offered || x.answered {
+			// Nobody waits for it: offer and answer went by before, and the call stands without it.
+			x.established()
+			c.note()
+			return
+		}
 		c.byeBoth(reasonHeader(488, "Answer Not Acceptable"))
 		return
 	}
@@ -175,4 +181,42 @@ func (x *exchange) wayTo(l *leg, f *Fork) (uri string, routes []string, to netip
 		return l.way(running)
 	}
 	return l.way(f)
+}
+
+// lateAnswer acknowledges a 2xx whose INVITE nobody here remembers, because an earlier process sent it, if it belongs to the
+// dialog of an established call: a party that hears no ACK hangs up (RFC 3261 section 13.3.1.4). It reports whether it did.
+func (sh *shard) lateAnswer(m *message) bool {
+	if m.method != methodINVITE || m.status < 200 || m.status > 299 {
+		return false
+	}
+	var found *leg
+	for c := sh.sameID[m.callID]; c != nil; c = c.sibling {
+		if c.jump == 0 || c.State != StateTalking || len(c.Forks) != 1 {
+			continue // not restored, or not to be kept alive
+		}
+		for i := range c.legs {
+			l, mine, theirs := &c.legs[i], c.Legs[i].Tag, c.Forks[0].Tag
+			if l.side == caller {
+				mine, theirs = theirs, mine
+			}
+			if m.fromTag != mine || m.toTag != theirs || !l.trunk.admits(m) {
+				continue
+			}
+			if found != nil {
+				return false // a spiral: whose it is, nothing says
+			}
+			found = l
+		}
+	}
+	if found == nil {
+		return false
+	}
+	c := found.call
+	sh.current.call = c
+	sh.srv.counts.add(cRetransmitsIn)
+	uri, routes, to := found.way(&c.Forks[0])
+	b := append([]byte(methodACK+" "+uri+" SIP/2.0\r\n"), found.ln.viaLine(newBranch(c.home))...)
+	b = appendRoutes(b, routes)
+	found.ln.send(appendCore(b, m.text(fieldFrom), m.text(fieldTo), m.callID, m.cseq, methodACK, ""), to)
+	return true
 }

@@ -308,6 +308,10 @@ func (m *message) response(b []byte, via string, status int, reason, tag, extra 
 		switch f.id {
 		case fieldFrom, fieldCallID, fieldCSeq:
 			b = append(b, m.raw[f.start:f.end]...)
+		case fieldTimestamp:
+			if status == 100 { // RFC 3261 section 8.2.6.1
+				b = append(b, m.raw[f.start:f.end]...)
+			}
 		case fieldTo:
 			if tag == "" || m.toTag != "" {
 				b = append(b, m.raw[f.start:f.end]...)

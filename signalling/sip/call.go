@@ -35,7 +35,7 @@ type call struct {
 	deadline timer
 	lastSeq  uint32 // of the INVITE that was challenged
 	byes     int    // of our own, under way
-	jump     uint32 // is added to the next CSeq number of our own, after a restart
+	jump     uint32 // is added to the next CSeq number of our own, after a restart; else 0
 	ending   string // the reason of a hang-up that waits for the deadline
 	dead     bool   // destroyed, though its session may not be released yet
 	waits    bool   // for its release

@@ -96,10 +96,10 @@ func TestRejections(t *testing.T) {
 			return p.inviteText("z9hG4bK1", 1, "this is no header\n", sdp)
 		}},
 		{"bad session description", "400", "Warning", func(p *peer) string {
-			return p.inviteText("z9hG4bK1", 1, "", "v=0\nm=nonsense\n")
+			return p.inviteText("z9hG4bK1", 7, "", "v=0\nm=nonsense\n")
 		}},
 		{"host name as media address", "488", "Warning", func(p *peer) string {
-			return p.inviteText("z9hG4bK1", 1, "", strings.ReplaceAll(sdp, "IN IP4 198.51.100.20", "IN IP4 host.example.com"))
+			return p.inviteText("z9hG4bK1", 7, "", strings.ReplaceAll(sdp, "IN IP4 198.51.100.20", "IN IP4 host.example.com"))
 		}},
 		{"larger than the limit", "", "", func(p *peer) string { return p.inviteText("z9hG4bK1", 1, "X: "+long+"\n", sdp) }},
 		{"ACK of nothing", "", "", func(p *peer) string {

@@ -208,7 +208,9 @@ func (sh *shard) message(m *message) {
 		}
 		sh.srv.counts.add(cForeign)
 	}
-	sh.srv.counts.add(cStrayResponses)
+	if !sh.lateAnswer(m) {
+		sh.srv.counts.add(cStrayResponses)
+	}
 }
 
 // request gives a request to the transaction it belongs to, or to the part that begins one.

@@ -25,6 +25,7 @@ const (
 	fieldRequire
 	fieldRAck
 	fieldReason
+	fieldTimestamp
 )
 
 // field is one header field within the raw message: [start, end) is the whole line with its folded continuation lines and the
@@ -178,6 +179,8 @@ func fieldOf(name string) fieldID {
 			return id
 		}
 		return is("Require", fieldRequire)
+	case 9:
+		return is("Timestamp", fieldTimestamp)
 	case 12:
 		if id := is("Max-Forwards", fieldMaxForwards); id != fieldOther {
 			return id
