@@ -39,6 +39,12 @@ packages() {
 	fi
 	echo "setup: installing ${missing[*]}"
 	apt-get update -qq || echo "setup: apt-get update did not succeed; trying with the lists at hand" >&2
+	# The programs are wanted, not their services: Kamailio's package would start a proxy on this machine.
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+		chmod 755 /usr/sbin/policy-rc.d
+	fi
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null \
 		|| fail "apt-get install ${missing[*]} did not succeed"
 }
@@ -47,7 +53,7 @@ check_go
 case "${1:-}" in
 build) ;;
 test)
-	packages sip-tester=sipp baresip-core=baresip nftables=nft tshark=tshark kamailio=kamailio ||
+	packages sip-tester=sipp baresip-core=baresip nftables=nft kamailio=kamailio ||
 		echo "setup: going on without them: the end-to-end tests that need them are skipped and say so" >&2
 	;;
 generate) packages clang-19=clang-19 llvm-19=llvm-strip-19 || fail "clang 19 is needed to compile the BPF programs" ;;
