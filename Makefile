@@ -26,7 +26,7 @@ test: ## set up what is missing, then unit, program, lab and end-to-end tests
 	@scripts/test.sh short $(TEST_FLAGS)
 
 test-long: ## test, then the race detector, longer fuzzing and the longer proofs
-	@scripts/setup.sh test
+	@scripts/setup.sh test-long
 	@scripts/test.sh long $(TEST_FLAGS)
 
 lint: ## vet, staticcheck, errcheck, errorlint, ineffassign and the import rules

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a target needs on this machine: a current Go always, Debian packages for tests and code generation.
-# usage: scripts/setup.sh build|test|generate
+# usage: scripts/setup.sh build|test|test-long|generate
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -49,13 +49,19 @@ packages() {
 		|| fail "apt-get install ${missing[*]} did not succeed"
 }
 
+peers() {
+	packages sip-tester=sipp baresip-core=baresip nftables=nft kamailio=kamailio ||
+		echo "setup: going on without them: the end-to-end tests that need them are skipped and say so" >&2
+}
+
 check_go
 case "${1:-}" in
 build) ;;
-test)
-	packages sip-tester=sipp baresip-core=baresip nftables=nft kamailio=kamailio ||
-		echo "setup: going on without them: the end-to-end tests that need them are skipped and say so" >&2
+test) peers ;;
+test-long)
+	peers
+	packages gcc=gcc libc6-dev=gcc || fail "a C compiler is needed for the race detector"
 	;;
 generate) packages clang-19=clang-19 llvm-19=llvm-strip-19 || fail "clang 19 is needed to compile the BPF programs" ;;
-*) fail "usage: scripts/setup.sh build|test|generate" ;;
+*) fail "usage: scripts/setup.sh build|test|test-long|generate" ;;
 esac
